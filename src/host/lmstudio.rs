@@ -1,0 +1,1 @@
+//! lmstudio: to come.
