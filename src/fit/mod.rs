@@ -6,7 +6,15 @@
 //! memory in milliseconds. Swap never counts, devices are never summed, and a device whose memory
 //! is unknown is neither full nor empty: it is named.
 
+mod advice;
+mod plan;
+mod supply;
+
 use serde::{Deserialize, Serialize};
+
+pub use advice::advice;
+pub use plan::{Plan, judge, largest_context};
+pub use supply::{GpuSupply, Sense, Supply};
 
 use crate::memory::Settings;
 use crate::units::Bytes;
