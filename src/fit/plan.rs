@@ -13,7 +13,7 @@ use crate::units::Bytes;
 pub struct Plan {
     structure: Arc<Structure>,
     projector: Option<Arc<Projector>>,
-    settings: Arc<Settings>,
+    settings: Settings,
     profile: Arc<EngineProfile>,
     kept: Vec<(Devices, BTreeMap<Offload, Needs>)>,
 }
@@ -43,14 +43,14 @@ impl Plan {
     pub fn new(
         structure: Arc<Structure>,
         projector: Option<Arc<Projector>>,
-        settings: Arc<Settings>,
+        settings: Settings,
         profile: Arc<EngineProfile>,
     ) -> Plan {
         Plan { structure, projector, settings, profile, kept: Vec::new() }
     }
 
     /// Returns the settings the plan is for.
-    pub fn settings(&self) -> &Settings {
+    pub const fn settings(&self) -> &Settings {
         &self.settings
     }
 
@@ -66,13 +66,13 @@ impl Plan {
             (Some(mine), Some(other)) => Arc::ptr_eq(mine, other),
             _ => false,
         };
-        Arc::ptr_eq(&self.structure, structure) && same_projector && *self.settings == *settings
+        Arc::ptr_eq(&self.structure, structure) && same_projector && self.settings == *settings
     }
 
     /// Returns a plan for other settings of the same model.
     #[must_use]
     pub fn with(&self, settings: Settings) -> Plan {
-        Plan { settings: Arc::new(settings), kept: Vec::new(), ..self.clone() }
+        Plan { settings, kept: Vec::new(), ..self.clone() }
     }
 
     /// Returns the plan without its projector.
@@ -88,8 +88,7 @@ impl Plan {
 
     /// Returns the bill with this many layers on GPUs and these experts in RAM.
     pub fn bill(&self, devices: &Devices, gpu_layers: u32, cpu_moe: u32) -> Bill {
-        let settings =
-            Settings { gpu_layers: GpuLayers::Count(gpu_layers), cpu_moe, ..Settings::clone(&self.settings) };
+        let settings = Settings { gpu_layers: GpuLayers::Count(gpu_layers), cpu_moe, ..self.settings.clone() };
         bill(&self.structure, self.projector.as_deref(), &settings, devices, &self.profile)
     }
 
@@ -292,7 +291,7 @@ pub fn largest_context(plan: &Plan, supply: &Supply) -> Option<u32> {
     let devices = supply.devices();
     let layers = if supply.gpus.is_empty() { 0 } else { plan.layers() };
     let fits = |context: u32| {
-        let mut plan = plan.with(Settings { context, ..Settings::clone(&plan.settings) });
+        let mut plan = plan.with(Settings { context, ..plan.settings.clone() });
         let needs = plan.needs(&devices, Offload { gpu_layers: layers, cpu_moe: 0 });
         needs.fits_gpus(supply) && needs.host <= ram
     };
