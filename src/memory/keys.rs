@@ -37,9 +37,11 @@ impl<'a> Keys<'a> {
         };
         match u32::try_from(number) {
             Ok(number) if (1..=most).contains(&number) => Ok(number),
-            _ => {
-                Err(StructureError::OutOfRange { key: full, value: number.to_string(), allowed: format!("1 to {most}") })
-            }
+            _ => Err(StructureError::OutOfRange {
+                key: full,
+                value: number.to_string(),
+                allowed: format!("1 to {most}"),
+            }),
         }
     }
 

@@ -63,6 +63,8 @@ pub struct Dimensions {
     pub deepstack: u32,
     /// Width of the indexer's keys (sparse attention), 0 without.
     pub indexer: u32,
+    /// Width of the value that some indexers keep beside the key.
+    pub indexer_value: u32,
 }
 
 /// What a model remembers between tokens, and how.
@@ -121,19 +123,6 @@ pub enum Kind {
     Projector,
     /// A drafter or MTP head for speculative decoding: no model of its own.
     Drafter,
-}
-
-/// What the bill needs of a projector file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Projector {
-    /// The projector's type in llama.cpp's words, where the file names it.
-    pub projector_type: Option<String>,
-    /// Bytes of its weights as allocated on a GPU.
-    pub weights: Bytes,
-    /// Compute buffer for the largest image, a documented estimate.
-    pub compute: Bytes,
-    /// Where `compute` comes from.
-    pub notes: Vec<String>,
 }
 
 /// Why a header does not describe a model that can be billed.
