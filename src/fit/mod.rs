@@ -104,3 +104,6 @@ pub struct Advice {
     /// Bytes to spare then.
     pub spare: i64,
 }
+
+#[cfg(test)]
+mod tests;
