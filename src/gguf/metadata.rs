@@ -41,7 +41,7 @@ pub(super) fn read_metadata<R: Read + Seek>(
         }
         held.hold(ENTRY_OVERHEAD + key.len()).map_err(at)?;
         match metadata.0.entry(key) {
-            Entry::Occupied(entry) => return Err(at(HeaderProblem::DuplicateKey { key: entry.key().clone() })),
+            Entry::Occupied(entry) => return Err(at(HeaderProblem::DuplicateKey { key: shown(entry.key()) })),
             Entry::Vacant(entry) => {
                 let value = read_value(cursor, entry.key(), held)?;
                 entry.insert(value);
@@ -67,7 +67,7 @@ fn read_value<R: Read + Seek>(cursor: &mut Cursor<R>, key: &str, held: &mut Held
         }
         Some(Kind::Text) => read_text(cursor, key, held),
         Some(Kind::Array) => read_array(cursor, key, held),
-        None => Err(HeaderError { offset, problem: HeaderProblem::ValueType { key: key.into(), number } }),
+        None => Err(HeaderError { offset, problem: HeaderProblem::ValueType { key: shown(key), number } }),
     }
 }
 
@@ -117,9 +117,15 @@ fn read_array<R: Read + Seek>(cursor: &mut Cursor<R>, key: &str, held: &mut Held
             cursor.skip_strings(count, READING)?;
             Ok(Value::Skipped(count))
         }
-        Some(Kind::Array) => Err(HeaderError { offset, problem: HeaderProblem::NestedArray { key: key.into() } }),
-        None => Err(HeaderError { offset, problem: HeaderProblem::ValueType { key: key.into(), number } }),
+        Some(Kind::Array) => Err(HeaderError { offset, problem: HeaderProblem::NestedArray { key: shown(key) } }),
+        None => Err(HeaderError { offset, problem: HeaderProblem::ValueType { key: shown(key), number } }),
     }
+}
+
+/// Returns as much of a key as an error message wants.
+fn shown(key: &str) -> Box<str> {
+    const LONGEST: usize = 80;
+    key.chars().take(LONGEST).collect::<String>().into()
 }
 
 /// The format's value types.

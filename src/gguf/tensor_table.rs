@@ -144,7 +144,8 @@ fn notes(tensors: &[Tensor], layout: &Layout) -> Vec<String> {
         unknown.entry(tensor.kind).or_insert((0, &tensor.name)).0 += 1;
     }
     for (kind, (count, name)) in unknown.iter().take(MAX_NOTED_TYPES) {
-        notes.push(format!("{count} tensors of unknown type {}, not counted ({name:?} is the first)", kind.0));
+        let others = if *count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+        notes.push(format!("unknown tensor type {}, size not counted: {name:?}{others}", kind.0));
     }
     if unknown.len() > MAX_NOTED_TYPES {
         notes.push(format!("{} more unknown tensor types", unknown.len() - MAX_NOTED_TYPES));
