@@ -4,7 +4,6 @@
 //! [`Effect`]s and waits again. The engine never blocks, never fails and reads no clock, file,
 //! socket or device; equal inputs give equal outputs, so a day runs in a test.
 
-mod changes;
 mod event;
 mod models;
 mod reporting;
@@ -22,8 +21,7 @@ use crate::machine::Machine;
 use crate::report::Problem;
 use crate::tray::{Action, Tray, tray};
 use crate::units::{Moment, Span};
-use changes::Changes;
-use models::Models;
+use models::{Changed, Models};
 
 /// The menu is rebuilt at most this often, so that a thousand headers in a second cost ten menus.
 const SHOW_GAP: Span = Span(100);
@@ -41,7 +39,6 @@ pub struct Engine {
     machine: Machine,
     models: Models,
     alerts: Alerts,
-    changes: Changes,
     watches: BTreeMap<PathBuf, String>,
     problems: BTreeMap<String, Problem>,
     rechecks: Vec<RequestId>,
@@ -53,6 +50,8 @@ pub struct Engine {
 /// Everything that waits for a moment, and what is outstanding.
 #[derive(Debug, Default)]
 struct Timers {
+    /// Whether the first scan has ended.
+    is_settled: bool,
     /// The revision of the library that models were taken from.
     library_revision: u64,
     /// Models, verdicts or anything else shown have changed.
@@ -79,7 +78,6 @@ impl Engine {
             machine: Machine::default(),
             models: Models::default(),
             alerts: Alerts::default(),
-            changes: Changes::default(),
             watches: BTreeMap::new(),
             problems: BTreeMap::new(),
             rechecks: Vec::new(),
@@ -121,17 +119,10 @@ impl Engine {
     /// Returns when to hand over [`Event::DeadlineReached`] if nothing else happens.
     pub fn deadline(&self) -> Option<Moment> {
         let show_at = self.timers.is_stale.then(|| self.show_due());
-        [
-            self.library.deadline(),
-            self.alerts.deadline(),
-            self.changes.deadline(),
-            self.timers.sample_at,
-            self.timers.remember_at,
-            show_at,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        [self.library.deadline(), self.alerts.deadline(), self.timers.sample_at, self.timers.remember_at, show_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Returns whether folders, headers, LM Studio's files or the machine are still being read.
@@ -146,8 +137,8 @@ impl Engine {
             hint: Some("correct the file that `fitwatch config path` names".into()),
         });
         self.set_problem("config", problem);
+        self.alerts.set_levels(config.notifications.clone());
         self.config = config;
-        self.models.forget_plans();
         self.timers.is_stale = true;
         self.timers.sample_at = Some(now);
         self.read_lm_studio();
@@ -188,6 +179,7 @@ impl Engine {
     }
 
     fn chosen(&mut self, action: Action, now: Moment) {
+        self.alerts.user_acted(now);
         match action {
             Action::ShowModel(id) => {
                 if let Some(notice) = self.model_notice(&id) {
@@ -258,13 +250,28 @@ impl Engine {
         self.timers.is_stale = false;
         self.timers.shown_at = Some(now);
         let supplies = self.supplies();
-        let before = self.models.take_over(&self.library, &self.lm_studio, &self.config, &supplies);
-        self.changes.note(before, &self.models, &supplies.now, self.library.is_busy(), now);
+        let changed = self.models.take_over(&self.library, &self.lm_studio, &self.config.fit, &supplies);
+        self.tell(changed, now);
         let shown = tray(&self.report(now));
         if self.shown.as_ref() != Some(&shown) {
             self.effects.push_back(Effect::ShowTray(Box::new(shown.clone())));
             self.shown = Some(shown);
         }
+    }
+
+    /// Tells the alerts what has changed. What the first scan finds is no news.
+    fn tell(&mut self, changed: Changed, now: Moment) {
+        for id in changed.gone {
+            self.alerts.forgotten(&id);
+        }
+        for (id, before) in changed.judged {
+            if let Some(entry) = self.models.get(&id)
+                && (self.timers.is_settled || before.is_some())
+            {
+                self.alerts.judged(&id, &entry.name, before.as_ref(), &entry.fit.now, None, now);
+            }
+        }
+        self.timers.is_settled |= !self.is_busy();
     }
 
     fn sample_when_due(&mut self, now: Moment) {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::LmStudioRead;
-use crate::config::{Config, FitConfig};
-use crate::fit::{Fit, Plan, Sense, Supply, judge, largest_context};
+use crate::config::FitConfig;
+use crate::fit::{Fit, Judgement, Plan, Sense, Supply, judge, largest_context};
 use crate::library::{Library, Model, ModelId, ModelState};
 use crate::lmstudio::{SettingsFor, settings_for};
 use crate::machine::Picture;
@@ -28,6 +28,17 @@ impl Supplies {
 #[derive(Debug, Default)]
 pub(super) struct Models {
     entries: BTreeMap<ModelId, Entry>,
+    /// What the plans were made with.
+    config: FitConfig,
+}
+
+/// What has changed when models were taken over.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Changed {
+    /// Models with another verdict for right now, and the one before; new ones have none.
+    pub(super) judged: Vec<(ModelId, Option<Judgement>)>,
+    /// Models that have left.
+    pub(super) gone: Vec<ModelId>,
 }
 
 /// One judged model.
@@ -42,24 +53,28 @@ pub(super) struct Entry {
 
 impl Models {
     /// Takes over the library's readable models and judges those whose header, settings or supply
-    /// have changed. Returns the verdicts as they were before.
+    /// have changed.
     pub(super) fn take_over(
         &mut self,
         library: &Library,
         lm_studio: &LmStudioRead,
-        config: &Config,
+        config: &FitConfig,
         supplies: &Supplies,
-    ) -> BTreeMap<ModelId, Fit> {
-        let before = self.entries.iter().map(|(id, entry)| (id.clone(), entry.fit.clone())).collect();
-        let supplies = Arc::new(supplies.clone());
+    ) -> Changed {
+        let is_same_config = self.config == *config;
+        self.config = config.clone();
         let profile = Arc::new(profile(config));
+        let supplies = Arc::new(supplies.clone());
+        let mut changed = Changed::default();
         let mut old = std::mem::take(&mut self.entries);
         for model in library.models() {
             let ModelState::Ready(structure) = &model.state else { continue };
             let settings = settings_for(structure, lm_studio.saved.get(&model.id.0), &lm_studio.settings);
             let projector = model.projector.as_ref().map(|(_, projector)| projector);
-            let entry = match old.remove(&model.id) {
-                Some(entry) if entry.plan.is_for(structure, projector, &settings.settings) => {
+            let old = old.remove(&model.id);
+            let before = old.as_ref().map(|entry| entry.fit.now.clone());
+            let entry = match old {
+                Some(entry) if is_same_config && entry.plan.is_for(structure, projector, &settings.settings) => {
                     entry.judged_on(&supplies)
                 }
                 _ => {
@@ -68,22 +83,17 @@ impl Models {
                     Entry::new(model, settings, plan, &supplies)
                 }
             };
+            if before.as_ref() != Some(&entry.fit.now) {
+                changed.judged.push((model.id.clone(), before));
+            }
             self.entries.insert(model.id.clone(), entry);
         }
-        before
-    }
-
-    /// Drops every plan: the engine profile or a margin may have changed.
-    pub(super) fn forget_plans(&mut self) {
-        self.entries.clear();
+        changed.gone.extend(old.into_keys());
+        changed
     }
 
     pub(super) fn get(&self, id: &ModelId) -> Option<&Entry> {
         self.entries.get(id)
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&ModelId, &Entry)> {
-        self.entries.iter()
     }
 }
 
@@ -117,8 +127,8 @@ fn judge_both(plan: &mut Plan, supplies: &Supplies) -> Fit {
 }
 
 /// Returns the engine profile the config names.
-fn profile(config: &Config) -> EngineProfile {
-    match config.fit.engine.as_str() {
+fn profile(config: &FitConfig) -> EngineProfile {
+    match config.engine.as_str() {
         "library" => EngineProfile::library(),
         _ => EngineProfile::server(),
     }

@@ -1,7 +1,7 @@
 //! Requests, notices, and what they say.
 
 use super::{Effect, Engine, Reply, Request, RequestId};
-use crate::alerts::{AlertEffect, Notice, new_models, no_longer_fit};
+use crate::alerts::{AlertEffect, Notice};
 use crate::fit::advice;
 use crate::library::{Model, ModelId};
 use crate::report::{Detail, SCHEMA};
@@ -10,8 +10,8 @@ use crate::units::{Bytes, Moment};
 /// How many models a failed `show` suggests.
 const NEAREST: usize = 3;
 
-/// The topic of notices about models that no longer fit.
-const NO_LONGER_FITS: &str = "no-longer-fits";
+/// The topic of notices that answer a click in the menu.
+const SHOWN: &str = "shown";
 
 impl Engine {
     pub(super) fn asked(&mut self, id: RequestId, request: Request, now: Moment) {
@@ -60,32 +60,8 @@ impl Engine {
         }
     }
 
-    /// Hands what is worth a word to the alerts, and what they let through to the host.
+    /// Hands what the alerts let through to the host.
     pub(super) fn say(&mut self, now: Moment) {
-        let new = self.changes.take_new();
-        if self.config.notifications.new_model && !new.is_empty() {
-            let models: Vec<_> = new
-                .iter()
-                .filter_map(|id| self.models.get(id))
-                .map(|entry| (entry.name.as_str(), &entry.fit.now))
-                .collect();
-            self.alerts.say(new_models(&models), now);
-        }
-        if let Some(worse) = self.changes.take_worse(now)
-            && self.config.notifications.no_longer_fits
-        {
-            let models: Vec<_> = worse
-                .iter()
-                .filter_map(|(id, worse)| {
-                    let entry = self.models.get(id)?;
-                    Some((entry.name.as_str(), &worse.before, &entry.fit.now, worse.cause.as_deref()))
-                })
-                .collect();
-            self.alerts.say(Notice { topic: NO_LONGER_FITS.into(), ..no_longer_fit(&models) }, now);
-        }
-        if self.changes.take_recovered() {
-            self.alerts.clear(NO_LONGER_FITS, now);
-        }
         for effect in self.alerts.take_effects(now) {
             self.effects.push_back(match effect {
                 AlertEffect::Show(notice) => Effect::Notify(notice),
@@ -145,7 +121,7 @@ impl Engine {
         let model = self.library.model(id)?;
         let Some(entry) = self.models.get(id) else {
             let body = format!("Run `fitwatch show {}` for what is known about it.", model.name);
-            return Some(Notice { topic: "shown".into(), title: model.name.clone(), body });
+            return Some(Notice { topic: SHOWN.into(), title: model.name.clone(), body });
         };
         let fit = entry.whole_fit();
         let needs: Vec<_> = fit.now.pools.iter().map(|pool| format!("{} of {}", pool.need, pool.name)).collect();
@@ -162,13 +138,13 @@ impl Engine {
             fit.now.binding,
         );
         let title = format!("{}: {}", model.name, fit.now.verdict.label());
-        Some(Notice { topic: "shown".into(), title, body })
+        Some(Notice { topic: SHOWN.into(), title, body })
     }
 
     /// Returns what fitwatch says of itself.
     pub(super) fn about_notice(&self) -> Notice {
         Notice {
-            topic: "shown".into(),
+            topic: SHOWN.into(),
             title: format!("fitwatch {}", self.version),
             body: "Says which LM Studio models fit this machine now. Run `fitwatch --help` for its commands.".into(),
         }
