@@ -45,7 +45,7 @@ pub(super) fn line(report: &Report) -> String {
     let fitting = verdicts.iter().filter(|verdict| matches!(verdict, Verdict::FullGpu | Verdict::CpuOnly)).count();
     let verb = if fitting == 1 { "fits" } else { "fit" };
     if verdicts.iter().all(|verdict| *verdict == Verdict::Unknown) {
-        counted(total, "model").to_string() + ", none judged yet"
+        format!("{}, none judged yet", counted(total, "model"))
     } else if verdicts.iter().any(|verdict| matches!(verdict, Verdict::FullGpu | Verdict::PartialGpu)) {
         format!("{fitting} of {} {verb} fully", counted(total, "model"))
     } else {
