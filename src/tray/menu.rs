@@ -77,7 +77,7 @@ pub(super) fn problem_line(report: &Report) -> Option<String> {
 }
 
 /// Returns what is known about a model besides its name.
-pub(super) fn model_words(model: &ModelReport) -> String {
+fn model_words(model: &ModelReport) -> String {
     let mut words: Vec<String> = model.quantisation.iter().map(|quantisation| tidy(quantisation)).collect();
     words.push(model.bytes.to_string());
     words.extend(state_words(model));

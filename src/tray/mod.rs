@@ -14,7 +14,7 @@ use crate::library::ModelId;
 use crate::report::Report;
 
 pub use icon::{Icon, pixels};
-pub use status::{model_notice, status_notice};
+pub use status::status_notice;
 
 /// What the tray shows.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -60,18 +60,6 @@ pub fn status_notice(report: &Report) -> Notice {
     Notice { topic: "status".into(), title: elided(&line(report), 44), body: lines.join("\n") }
 }
 
-/// Returns how a model stands as a notice, for a click on its row.
-pub fn model_notice(model: &ModelReport) -> Notice {
-    let mut body = menu::model_words(model);
-    if let Some(fit) = &model.fit {
-        body = format!("{}. {body}.", fit.now.verdict.label());
-        if let Some(caveat) = &fit.now.caveat {
-            body = format!("{body} {caveat}");
-        }
-    }
-    Notice { topic: "model".into(), title: elided(&model.name, 44), body }
-}
-
 /// Returns the verdict for right now of a model that was judged.
 pub(super) fn verdict(model: &ModelReport) -> Option<Verdict> {
     match &model.state {
