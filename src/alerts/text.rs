@@ -53,13 +53,12 @@ pub(crate) fn outcome(judgement: &Judgement) -> String {
     let pool = short_device(&judgement.binding);
     let spare = Bytes(judgement.spare.unsigned_abs());
     match judgement.verdict {
-        Verdict::FullGpu if judgement.spare < 0 => "just fits".into(),
+        Verdict::FullGpu | Verdict::CpuOnly if judgement.spare < 0 => "just fits".into(),
         Verdict::FullGpu => format!("{spare} to spare"),
         Verdict::PartialGpu if judgement.gpu_layers >= judgement.layers && judgement.cpu_moe > 0 => {
             format!("experts of {} in RAM", counted(judgement.cpu_moe as usize, "layer"))
         }
         Verdict::PartialGpu => format!("{} of {} layers on GPU", judgement.gpu_layers, judgement.layers),
-        Verdict::CpuOnly if judgement.spare < 0 => "just fits".into(),
         Verdict::CpuOnly => format!("{spare} of RAM to spare"),
         Verdict::TooLarge if judgement.spare < 0 => format!("{spare} short of {pool}"),
         Verdict::TooLarge => "too large".into(),

@@ -91,6 +91,10 @@ fn standing(judgement: &Judgement) -> String {
     let mut sentence = match judgement.verdict {
         Verdict::FullGpu => format!("{label}, {} on {}.", outcome(judgement), short_device(&judgement.binding)),
         Verdict::Unknown => format!("{label}."),
+        Verdict::PartialGpu if judgement.spare < 0 => {
+            let (missing, pool) = (Bytes(judgement.spare.unsigned_abs()), short_device(&judgement.binding));
+            format!("{label}: {}, {missing} short on {pool} for the rest.", outcome(judgement))
+        }
         Verdict::PartialGpu | Verdict::CpuOnly | Verdict::TooLarge => format!("{label}: {}.", outcome(judgement)),
     };
     if let Some(caveat) = &judgement.caveat {
@@ -165,10 +169,13 @@ mod tests {
     #[test]
     fn a_model_that_still_fits_partly_is_said_to() {
         let before = judgement(Verdict::FullGpu, 1, 23_000_000_000);
-        let after = judgement(Verdict::PartialGpu, 1, 23_000_000_000);
+        let after = judgement(Verdict::PartialGpu, -1_800_000_000, 23_000_000_000);
         let notice = no_longer_fits("m", &before, &after, None);
         assert_eq!(notice.title, "m no longer fits fully");
-        assert_eq!(notice.body, "Partial GPU offload possible: 33 of 65 layers on GPU.");
+        assert_eq!(
+            notice.body,
+            "Partial GPU offload possible: 33 of 65 layers on GPU, 1.8 GB short on RTX 4090 for the rest."
+        );
     }
 
     #[test]

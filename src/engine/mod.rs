@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::library::{Library, Remembered, Want};
 use crate::machine::Machine;
 use crate::report::Problem;
-use crate::tray::{Action, Tray, tray};
+use crate::tray::{Action, Tray, status_notice, tray};
 use crate::units::{Moment, Span};
 use models::{Changed, Models};
 
@@ -181,6 +181,7 @@ impl Engine {
     fn chosen(&mut self, action: Action, now: Moment) {
         self.alerts.user_acted(now);
         match action {
+            Action::ShowStatus => self.effects.push_back(Effect::Notify(status_notice(&self.report(now)))),
             Action::ShowModel(id) => {
                 if let Some(notice) = self.model_notice(&id) {
                     self.effects.push_back(Effect::Notify(notice));
