@@ -346,7 +346,9 @@ mod tests {
         };
         assert_eq!(
             estimate("fitwatch estimate a.gguf --context 9 --gpu-layers 7 --cpu-moe 3 --batch 5 --no-unified-kv"),
-            estimate("fitwatch estimate a.gguf --ctx-size 9 --n-gpu-layers 7 --n-cpu-moe 3 --batch-size 5 --no-kv-unified")
+            estimate(
+                "fitwatch estimate a.gguf --ctx-size 9 --n-gpu-layers 7 --n-cpu-moe 3 --batch-size 5 --no-kv-unified"
+            )
         );
     }
 

@@ -47,7 +47,7 @@ pub(super) fn safe_json(json: &str) -> String {
 }
 
 /// Returns whether a character is shown as something other than itself in its place.
-const fn is_unsafe(character: char) -> bool {
+fn is_unsafe(character: char) -> bool {
     character.is_control()
         || matches!(
             character,
