@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 
 # What each part may be off by, as a share. Weights, cache and output are exact but for the log's
 # rounding to a hundredth of a MiB; the compute buffer follows formulas that are checked to a few
@@ -40,12 +41,16 @@ os._exit(0)
 
 def logged(model, case):
     """Returns the bytes of each part as llama.cpp logs them for its last, real load."""
-    run = subprocess.run([sys.executable, "-c", LOAD, model, json.dumps(case)], capture_output=True, text=True, timeout=300)
-    text = run.stdout + run.stderr
+    # A file, not a pipe: llama.cpp's threads may hold a pipe open after the process has ended.
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
+        load = [sys.executable, "-c", LOAD, model, json.dumps(case)]
+        subprocess.run(load, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=120)
+        log.seek(0)
+        text = log.read()
     if "LOADED" not in text:
         sys.exit(f"llama.cpp did not load {case}:\n{text[-2000:]}")
     # A dry run that sizes the load comes first, with buffers of 0.00 MiB for the weights.
-    text = text[text.rindex("load_tensors: loading model tensors") :] if "load_tensors: loading model tensors" in text else text
+    text = text[text.rindex("load_tensors: loading model tensors") :]
     parts = dict.fromkeys(ALLOWED, 0.0)
     names = [
         (r"CPU_REPACK model buffer size = +([\d.]+)", "repacked_weights"),
