@@ -1,7 +1,11 @@
 //! The configuration: TOML text in, [`Config`] or a [`ConfigError`] with line and hint out.
 //!
 //! Unknown keys are warnings with the nearest right name, never errors. Where the file lies and
-//! when it is read again is left to [`crate::host`].
+//! when it is read again is left to [`crate::host`], and so is what `~` means.
+
+mod keys;
+mod parse;
+mod size;
 
 use std::path::PathBuf;
 
@@ -9,6 +13,11 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::units::{Bytes, Share};
+
+pub use parse::parse;
+
+/// The sample with every key, its meaning and its default, as it lies in `config/`.
+pub const SAMPLE: &str = include_str!("../../config/fitwatch.toml");
 
 /// Everything a user can set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -27,12 +36,14 @@ pub struct Config {
 }
 
 /// Which folders are watched.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LibraryConfig {
     /// LM Studio's home, where it is not found by itself.
+    #[serde(deserialize_with = "parse::optional_path")]
     pub lm_studio_home: Option<PathBuf>,
     /// Extra folders with models.
+    #[serde(deserialize_with = "parse::paths")]
     pub extra_folders: Vec<PathBuf>,
     /// Also list the models LM Studio ships with.
     pub bundled_models: bool,
@@ -43,17 +54,21 @@ pub struct LibraryConfig {
 #[serde(default)]
 pub struct FitConfig {
     /// GPU memory left free at the least.
+    #[serde(with = "size")]
     pub gpu_margin: Bytes,
     /// Share of a GPU's memory left free at the least, in percent.
+    #[serde(deserialize_with = "parse::percent")]
     pub gpu_margin_percent: u16,
     /// RAM left free at the least.
+    #[serde(with = "size")]
     pub ram_margin: Bytes,
     /// The engine profile: `server` or `library`.
+    #[serde(deserialize_with = "parse::engine")]
     pub engine: String,
 }
 
 /// What is said, and how often.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NotificationConfig {
     /// Say the verdict of a new model.
@@ -63,10 +78,11 @@ pub struct NotificationConfig {
 }
 
 /// Probes of the machine.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MachineConfig {
     /// The NVIDIA management library, where it is not found by itself.
+    #[serde(deserialize_with = "parse::optional_path")]
     pub nvml_library: Option<PathBuf>,
 }
 
@@ -75,7 +91,14 @@ pub struct MachineConfig {
 #[serde(default)]
 pub struct LogConfig {
     /// `error`, `warn`, `info`, `debug` or `trace`.
+    #[serde(deserialize_with = "parse::level")]
     pub level: String,
+}
+
+impl Default for LibraryConfig {
+    fn default() -> LibraryConfig {
+        LibraryConfig { lm_studio_home: None, extra_folders: Vec::new(), bundled_models: true }
+    }
 }
 
 impl Default for FitConfig {
@@ -96,21 +119,16 @@ impl FitConfig {
     }
 }
 
-impl Default for NotificationConfig {
-    fn default() -> NotificationConfig {
-        NotificationConfig { new_model: false, no_longer_fits: false }
-    }
-}
-
-impl Default for MachineConfig {
-    fn default() -> MachineConfig {
-        MachineConfig { nvml_library: None }
-    }
-}
-
 impl Default for LogConfig {
     fn default() -> LogConfig {
         LogConfig { level: "warn".into() }
+    }
+}
+
+impl Config {
+    /// Returns the config as TOML that [`parse`] reads back to an equal one.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("the config holds only strings, numbers, booleans and lists in tables")
     }
 }
 
@@ -135,10 +153,4 @@ pub struct ConfigError {
     pub message: String,
     /// What to do, beginning with a verb.
     pub hint: Option<String>,
-}
-
-/// Reads a config.
-pub fn parse(text: &str) -> Result<Parsed, ConfigError> {
-    let _ = text;
-    todo!()
 }

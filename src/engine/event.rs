@@ -31,6 +31,8 @@ pub enum Event {
     },
     /// LM Studio's files were read, at start or anew.
     LmStudioRead(Box<LmStudioRead>),
+    /// One of LM Studio's files has changed.
+    LmStudioChanged,
     /// Something happened at these paths.
     PathsDirty(Vec<PathBuf>),
     /// Anything may have happened: the watcher overflowed, or the machine slept.
@@ -57,7 +59,7 @@ pub enum Event {
         /// What is asked.
         request: Request,
     },
-    /// A part of the host works, or does not; `None` clears the part's problem.
+    /// A part of the host works, or does not; no problem clears the part's last one.
     PartChanged {
         /// The part: `tray`, `notifications`, `watcher`, `state`.
         part: &'static str,
@@ -182,7 +184,7 @@ pub enum Effect {
     },
     /// Keep header results over a restart.
     Remember(Remembered),
-    /// Open the config file, the log, or a model's detail for the user.
+    /// Open the config file or the log for the user.
     Open(Open),
     /// End the process.
     End,
@@ -195,8 +197,4 @@ pub enum Open {
     Settings,
     /// The log.
     Log,
-    /// The project's page.
-    About,
-    /// A model's bill.
-    Detail(Box<String>),
 }

@@ -6,7 +6,15 @@
 //! memory in milliseconds. Swap never counts, devices are never summed, and a device whose memory
 //! is unknown is neither full nor empty: it is named.
 
+mod advice;
+mod plan;
+mod supply;
+
 use serde::{Deserialize, Serialize};
+
+pub use advice::advice;
+pub use plan::{Plan, judge, largest_context};
+pub use supply::{GpuSupply, Sense, Supply};
 
 use crate::memory::Settings;
 use crate::units::Bytes;
@@ -18,6 +26,9 @@ pub struct Fit {
     pub now: Judgement,
     /// With all of this machine's memory that models can ever have.
     pub machine: Judgement,
+    /// The largest context that fits fully right now; `None` where none does, or where it was not
+    /// asked for (it costs a few bills, so the tray leaves it out).
+    pub largest_context: Option<u32>,
 }
 
 /// One verdict and its numbers.
@@ -31,7 +42,9 @@ pub struct Judgement {
     pub layers: u32,
     /// Blocks whose experts stay in RAM for the rest to fit.
     pub cpu_moe: u32,
-    /// Bytes to spare in the pool that binds, margins taken off; negative where they are missing.
+    /// Bytes to spare in the pool that binds, margins taken off. Negative: how much is missing
+    /// for the next better verdict (for full offload where the verdict is partial, for fitting
+    /// at all where it is too large).
     pub spare: i64,
     /// The pool that binds: the name of a GPU, or `RAM`.
     pub binding: String,
@@ -91,3 +104,6 @@ pub struct Advice {
     /// Bytes to spare then.
     pub spare: i64,
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::TensorType;
+use super::{TensorType, file_type_name};
 use crate::units::Bytes;
 
 /// One file's header, or the headers of all shards joined.
@@ -81,6 +81,11 @@ impl Metadata {
             Some(Value::Text(text)) => Some(text),
             _ => None,
         }
+    }
+
+    /// Returns the name of `general.file_type`, `Q4_K_M` for example.
+    pub fn file_type(&self) -> Option<&'static str> {
+        self.unsigned("general.file_type").and_then(file_type_name)
     }
 
     /// Returns an integer that is not negative, whatever integer type it was stored in.

@@ -5,12 +5,19 @@
 //! in the file before anything is stored. It reads headers only, never a weight. What a header
 //! means for memory is left to [`crate::memory`].
 
+mod cursor;
+mod file_type;
 mod header;
+mod metadata;
+mod problem;
 mod reader;
 mod shards;
+mod tensor_table;
 mod tensor_type;
 
+pub use file_type::file_type_name;
 pub use header::{Header, Metadata, Tensor, Value};
-pub use reader::{HeaderError, HeaderProblem, Limits, read_header};
+pub use problem::{HeaderError, HeaderProblem};
+pub use reader::{Limits, read_header};
 pub use shards::{JoinError, ShardName, join_shards};
 pub use tensor_type::TensorType;

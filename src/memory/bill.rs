@@ -2,7 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Devices, EngineProfile, Projector, Settings, Structure};
+use super::cache::{kv_cache, recurrent_state};
+use super::compute::{Load, compute};
+use super::flash::{flash_attention, is_stranded};
+use super::place::{Device, Places};
+use super::sizes::Sizes;
+use super::weights::weights;
+use super::{Backend, Devices, EngineProfile, FlashAttention, Projector, Settings, Structure};
 use crate::units::Bytes;
 
 /// What a model takes, by pool and part.
@@ -102,8 +108,124 @@ pub fn bill(
     devices: &Devices,
     profile: &EngineProfile,
 ) -> Bill {
-    let _ = (structure, projector, settings, devices, profile);
-    todo!()
+    let places = Places::new(structure.blocks, settings, devices);
+    let sizes = Sizes::new(structure, settings, profile);
+    let backend = if places.gpus() == 0 { Backend::None } else { devices.backend };
+    let mut lines = Lines::default();
+
+    let weights = weights(structure, settings, backend, profile, &places);
+    // Repacked weights are a second copy of what the mapped file holds.
+    let mapped = if settings.mmap { weights.repacked } else { Bytes::ZERO };
+    lines.spread(Part::Weights, Basis::Exact, &weights.gpus, weights.host.saturating_add(mapped));
+    lines.add(Pool::Host, Part::RepackedWeights, Basis::Exact, weights.repacked);
+
+    let cache = kv_cache(structure, settings, backend, &places, &sizes);
+    lines.spread(Part::KvCache, Basis::Exact, &cache.gpus, cache.host);
+    let state = recurrent_state(structure, settings, backend, &places, &sizes);
+    let state_basis = if settings.mtp { Basis::Formula } else { Basis::Exact };
+    lines.spread(Part::RecurrentState, state_basis, &state.gpus, state.host);
+
+    let flash = flash_attention(structure, settings, backend, &places);
+    let stranded = is_stranded(structure, settings, &places);
+    let load = Load { structure, settings, places: &places, sizes: &sizes, flash, stranded };
+    let buffers = compute(&load);
+    lines.spread(Part::Compute, Basis::Formula, &buffers.gpus, buffers.host);
+    lines.add(Pool::Host, Part::Output, Basis::Exact, output(structure, settings, &sizes));
+
+    if let Some(projector) = projector {
+        let pool = if places.gpus() == 0 { Pool::Host } else { Pool::Gpu(0) };
+        lines.add(pool, Part::Projector, Basis::Exact, projector.weights);
+        lines.add(pool, Part::ProjectorCompute, Basis::Guess, projector.compute);
+    }
+    for gpu in 0..places.gpus() {
+        lines.add(gpu_pool(gpu), Part::Backend, Basis::Guess, overhead(backend));
+    }
+
+    let mut by_gpu = vec![0; devices.gpus.len()];
+    for layer in 0..structure.layers() {
+        if let Device::Gpu(gpu) = places.layer(layer) {
+            by_gpu[gpu] += 1;
+        }
+    }
+    Bill {
+        lines: lines.0,
+        placement: Placement {
+            gpu_layers: places.on_gpus(),
+            layers: structure.layers(),
+            by_gpu,
+            cpu_moe: settings.cpu_moe.min(structure.blocks),
+            context: u32::try_from(sizes.context()).unwrap_or(u32::MAX),
+            flash_attention: flash,
+        },
+        profile: profile.name.clone(),
+        assumptions: assumptions(structure, projector, settings, backend),
+    }
+}
+
+/// Lines in the order they are drawn up, without empty ones.
+#[derive(Default)]
+struct Lines(Vec<Line>);
+
+impl Lines {
+    fn add(&mut self, pool: Pool, part: Part, basis: Basis, bytes: Bytes) {
+        if bytes != Bytes::ZERO {
+            self.0.push(Line { pool, part, bytes, basis });
+        }
+    }
+
+    fn spread(&mut self, part: Part, basis: Basis, gpus: &[Bytes], host: Bytes) {
+        for (gpu, &bytes) in gpus.iter().enumerate() {
+            self.add(gpu_pool(gpu), part, basis, bytes);
+        }
+        self.add(Pool::Host, part, basis, host);
+    }
+}
+
+fn gpu_pool(gpu: usize) -> Pool {
+    Pool::Gpu(u16::try_from(gpu).unwrap_or(u16::MAX))
+}
+
+/// Returns the output buffer: a row of logits a slot, and an embedding where asked for
+/// (`output_reserve` in `llama-context.cpp`). It grows when more rows are asked for.
+fn output(structure: &Structure, settings: &Settings, sizes: &Sizes) -> Bytes {
+    let dimensions = &structure.dimensions;
+    let embedding = if settings.embeddings { u64::from(dimensions.embedding_out) } else { 0 };
+    let row = Bytes(u64::from(dimensions.vocabulary)).saturating_add(Bytes(embedding)).saturating_mul(4);
+    row.saturating_mul(sizes.slots)
+}
+
+/// Returns what a back-end takes on each GPU outside llama.cpp's accounting: contexts, kernels,
+/// libraries. Medians of public load logs; they hardly move with the model.
+const fn overhead(backend: Backend) -> Bytes {
+    let mib = match backend {
+        Backend::Cuda => 450,
+        Backend::Rocm => 400,
+        Backend::Vulkan => 32,
+        Backend::Metal | Backend::None => 0,
+    };
+    Bytes::MIB.saturating_mul(mib)
+}
+
+/// Says what the bill takes for granted.
+fn assumptions(
+    structure: &Structure,
+    projector: Option<&Projector>,
+    settings: &Settings,
+    backend: Backend,
+) -> Vec<String> {
+    let mut assumptions = structure.notes.clone();
+    assumptions.extend(projector.into_iter().flat_map(|projector| projector.notes.iter().cloned()));
+    if backend != Backend::None && overhead(backend) != Bytes::ZERO {
+        let share = overhead(backend);
+        assumptions.push(format!("{} takes about {share} on each GPU beside the model", backend.name()));
+    }
+    if settings.mtp {
+        assumptions.push("multi-token prediction keeps two drafts beside each recurrent state".into());
+    }
+    if settings.cache_type_v.is_quantised() && settings.flash_attention == FlashAttention::Off {
+        assumptions.push("a quantised V cache needs flash attention: the engine will refuse this load".into());
+    }
+    assumptions
 }
 
 impl Bill {

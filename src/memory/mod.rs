@@ -5,14 +5,30 @@
 //! [`Bill`]. Everything here is pure, total (no panic for any header) and saturating. What fits
 //! where is left to [`crate::fit`].
 
+mod architecture;
 mod bill;
+mod buffer;
+mod cache;
+mod compute;
 mod devices;
+mod flash;
+mod keys;
+mod phases;
+mod place;
 mod profile;
+mod projector;
+mod read;
 mod settings;
+mod sizes;
 mod structure;
+mod tensor;
+mod weights;
 
 pub use bill::{Basis, Bill, Line, Part, Placement, Pool, bill};
+pub use buffer::BufferKind;
 pub use devices::{Backend, Devices, Gpu};
 pub use profile::{EngineProfile, LogitRows};
+pub use projector::Projector;
 pub use settings::{CacheType, FlashAttention, GpuLayers, Settings};
-pub use structure::{Kind, Projector, Structure, StructureError};
+pub use structure::{BlockKind, Dimensions, Kind, Memory, Structure, StructureError};
+pub use tensor::{Cpu, Home, Role, Suffix, TensorShape};

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::gguf::TensorType;
+
 /// The settings of one load. LM Studio's keys and llama.cpp's arguments both end up here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
@@ -132,6 +134,26 @@ impl CacheType {
             CacheType::Q4_0 => "q4_0",
             CacheType::Iq4Nl => "iq4_nl",
         }
+    }
+
+    /// Returns the ggml type of the cache's tensors.
+    pub const fn tensor_type(self) -> TensorType {
+        TensorType(match self {
+            CacheType::F32 => 0,
+            CacheType::F16 => 1,
+            CacheType::Bf16 => 30,
+            CacheType::Q8_0 => 8,
+            CacheType::Q5_1 => 7,
+            CacheType::Q5_0 => 6,
+            CacheType::Q4_1 => 3,
+            CacheType::Q4_0 => 2,
+            CacheType::Iq4Nl => 20,
+        })
+    }
+
+    /// Returns whether the type is quantised.
+    pub const fn is_quantised(self) -> bool {
+        !matches!(self, CacheType::F32 | CacheType::F16 | CacheType::Bf16)
     }
 
     /// Returns the type of a name, whatever its case.

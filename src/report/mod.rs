@@ -158,8 +158,6 @@ pub struct Detail {
     pub bill: Option<Bill>,
     /// The names of the GPUs the bill's pools refer to.
     pub gpus: Vec<String>,
-    /// The largest context that fits fully, right now.
-    pub largest_context: Option<u32>,
     /// What would make it fit better.
     pub advice: Vec<Advice>,
 }

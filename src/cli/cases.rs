@@ -1,0 +1,236 @@
+//! `estimate --cases`: bills many loads, one JSON object a line in, one a line out.
+//!
+//! A case has the keys of a row of the truth tables plus `path`, the GGUF; unknown keys are ignored.
+//! A case that cannot be billed answers with its error and the run goes on.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::gguf::{Header, Limits, ShardName, join_shards, read_header};
+use crate::memory::{
+    Backend, Bill, CacheType, Devices, EngineProfile, FlashAttention, Gpu, GpuLayers, LogitRows, Part, Pool, Settings,
+    Structure, bill,
+};
+use crate::units::Bytes;
+
+/// Bills every case of `input` and returns how many could not be billed.
+pub fn run(input: impl BufRead, mut output: impl Write) -> io::Result<usize> {
+    let mut library = Library::default();
+    let mut failed = 0;
+    for line in input.lines() {
+        let line = line?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let answer = answer(&line, &mut library).unwrap_or_else(|error| {
+            failed += 1;
+            Answer { id: id_of(&line), devices: None, error: Some(error) }
+        });
+        serde_json::to_writer(&mut output, &answer)?;
+        output.write_all(b"\n")?;
+    }
+    Ok(failed)
+}
+
+/// A case as it is read. Every key has the default of a plain run, so a short case is a case.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+struct Case {
+    id: Value,
+    path: Option<PathBuf>,
+    backend: String,
+    gpus: Vec<CaseGpu>,
+    n_gpu_layers: i64,
+    n_cpu_moe: u32,
+    cpu_repack: bool,
+    n_ctx: u32,
+    n_batch: u32,
+    n_ubatch: u32,
+    n_parallel: u32,
+    kv_unified: bool,
+    type_k: String,
+    type_v: String,
+    offload_kqv: bool,
+    swa_full: bool,
+    flash_attn: String,
+    n_outputs_max: u32,
+    embeddings: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct CaseGpu {
+    name: String,
+    memory_bytes: u64,
+}
+
+impl Default for Case {
+    fn default() -> Case {
+        Case {
+            id: Value::Null,
+            path: None,
+            backend: "cuda".into(),
+            gpus: Vec::new(),
+            n_gpu_layers: -1,
+            n_cpu_moe: 0,
+            cpu_repack: true,
+            n_ctx: 4_096,
+            n_batch: 2_048,
+            n_ubatch: 512,
+            n_parallel: 1,
+            kv_unified: false,
+            type_k: "f16".into(),
+            type_v: "f16".into(),
+            offload_kqv: true,
+            swa_full: false,
+            flash_attn: "auto".into(),
+            n_outputs_max: 0,
+            embeddings: false,
+        }
+    }
+}
+
+/// A case as it is answered.
+#[derive(Debug, Serialize)]
+struct Answer {
+    id: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    devices: Option<BTreeMap<String, DeviceBytes>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// What llama.cpp accounts for on one device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+struct DeviceBytes {
+    model_bytes: Bytes,
+    kv_bytes: Bytes,
+    rs_bytes: Bytes,
+    compute_bytes: Bytes,
+    output_bytes: Bytes,
+}
+
+fn answer(line: &str, library: &mut Library) -> Result<Answer, String> {
+    let case: Case = serde_json::from_str(line).map_err(|error| format!("not a case: {error}"))?;
+    let path = case.path.clone().ok_or("the case has no path")?;
+    let structure = library.structure(&path)?;
+    let (settings, devices, profile) = (settings(&case)?, devices(&case)?, profile(&case));
+    let bill = bill(structure, None, &settings, &devices, &profile);
+    Ok(Answer { id: case.id, devices: Some(by_device(&bill, &devices)), error: None })
+}
+
+fn settings(case: &Case) -> Result<Settings, String> {
+    let cache = |name: &str| CacheType::from_name(name).ok_or_else(|| format!("unknown cache type {name}"));
+    Ok(Settings {
+        context: case.n_ctx,
+        batch: case.n_batch,
+        ubatch: case.n_ubatch,
+        parallel: case.n_parallel,
+        unified_kv: case.kv_unified,
+        cache_type_k: cache(&case.type_k)?,
+        cache_type_v: cache(&case.type_v)?,
+        flash_attention: match case.flash_attn.as_str() {
+            "on" => FlashAttention::On,
+            "off" => FlashAttention::Off,
+            "auto" => FlashAttention::Auto,
+            other => return Err(format!("unknown flash attention setting {other}")),
+        },
+        // A negative count means all, as for llama.cpp.
+        gpu_layers: u32::try_from(case.n_gpu_layers).map_or(GpuLayers::All, GpuLayers::Count),
+        cpu_moe: case.n_cpu_moe,
+        offload_kv: case.offload_kqv,
+        swa_full: case.swa_full,
+        // The tables count allocated weights; mapped ones are the same bytes.
+        mmap: false,
+        embeddings: case.embeddings,
+        mtp: false,
+    })
+}
+
+fn devices(case: &Case) -> Result<Devices, String> {
+    let backend = match case.backend.as_str() {
+        "none" => return Ok(Devices::none()),
+        "cuda" => Backend::Cuda,
+        "rocm" => Backend::Rocm,
+        "vulkan" => Backend::Vulkan,
+        "metal" => Backend::Metal,
+        other => return Err(format!("unknown back-end {other}")),
+    };
+    let gpu = |gpu: &CaseGpu| Gpu { name: gpu.name.clone(), memory: Bytes(gpu.memory_bytes) };
+    Ok(Devices { backend, gpus: case.gpus.iter().map(gpu).collect() })
+}
+
+fn profile(case: &Case) -> EngineProfile {
+    EngineProfile { name: "case".into(), logit_rows: LogitRows::Count(case.n_outputs_max), cpu_repack: case.cpu_repack }
+}
+
+/// Returns what llama.cpp accounts for, by device: what the back-end adds is left out.
+fn by_device(bill: &Bill, devices: &Devices) -> BTreeMap<String, DeviceBytes> {
+    let mut found: BTreeMap<String, DeviceBytes> = BTreeMap::new();
+    for line in &bill.lines {
+        let name = match line.pool {
+            Pool::Host => "CPU".to_owned(),
+            Pool::Gpu(gpu) => {
+                devices.gpus.get(usize::from(gpu)).map_or_else(|| format!("GPU{gpu}"), |gpu| gpu.name.clone())
+            }
+        };
+        let device = found.entry(name).or_default();
+        let sum = match line.part {
+            Part::Weights | Part::RepackedWeights | Part::Projector => &mut device.model_bytes,
+            Part::KvCache => &mut device.kv_bytes,
+            Part::RecurrentState => &mut device.rs_bytes,
+            Part::Compute | Part::ProjectorCompute => &mut device.compute_bytes,
+            Part::Output => &mut device.output_bytes,
+            Part::Backend => continue,
+        };
+        *sum = sum.saturating_add(line.bytes);
+    }
+    found
+}
+
+/// Returns a case's id even where the rest of the line is no case.
+fn id_of(line: &str) -> Value {
+    let row: Result<Value, _> = serde_json::from_str(line);
+    row.ok().and_then(|row| row.get("id").cloned()).unwrap_or(Value::Null)
+}
+
+/// Structures by path: many cases share a file.
+#[derive(Default)]
+struct Library(HashMap<PathBuf, Result<Structure, String>>);
+
+impl Library {
+    fn structure(&mut self, path: &Path) -> Result<&Structure, String> {
+        let known = self.0.entry(path.to_owned()).or_insert_with(|| read(path));
+        known.as_ref().map_err(Clone::clone)
+    }
+}
+
+fn read(path: &Path) -> Result<Structure, String> {
+    let mut headers = Vec::new();
+    for part in parts(path) {
+        headers.push(header(&part).map_err(|error| format!("{}: {error}", part.display()))?);
+    }
+    let header = join_shards(headers).map_err(|error| error.to_string())?;
+    Structure::from_header(&header).map_err(|error| error.to_string())
+}
+
+/// Returns the file, or all shards where the file is one of several.
+fn parts(path: &Path) -> Vec<PathBuf> {
+    let shard = path.file_name().and_then(|name| name.to_str()).and_then(ShardName::parse);
+    let Some(shard) = shard else {
+        return vec![path.to_owned()];
+    };
+    let name = |number: u32| format!("{}-{number:05}-of-{:05}.gguf", shard.stem, shard.count);
+    (1..=shard.count).map(|number| path.with_file_name(name(number))).collect()
+}
+
+fn header(path: &Path) -> Result<Header, String> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let bytes = file.metadata().map_err(|error| error.to_string())?.len();
+    read_header(BufReader::new(file), bytes, &Limits::default()).map_err(|error| error.to_string())
+}

@@ -1,0 +1,124 @@
+//! The KV cache and the recurrent state, by device, to the byte.
+
+use super::buffer::BufferKind;
+use super::place::{Device, Places};
+use super::sizes::Sizes;
+use super::structure::{BlockKind, Structure};
+use super::{Backend, CacheType, Settings};
+use crate::units::Bytes;
+
+/// Bytes on each GPU and in host memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Spread {
+    pub(super) gpus: Vec<Bytes>,
+    pub(super) host: Bytes,
+}
+
+impl Spread {
+    /// Returns nothing on any of `gpus` devices.
+    pub(super) fn new(gpus: usize) -> Spread {
+        Spread { gpus: vec![Bytes::ZERO; gpus], host: Bytes::ZERO }
+    }
+
+    /// Adds bytes on a device.
+    pub(super) fn add(&mut self, place: Device, bytes: Bytes) {
+        let sum = match place {
+            Device::Gpu(gpu) => &mut self.gpus[gpu],
+            Device::Host => &mut self.host,
+        };
+        *sum = sum.saturating_add(bytes);
+    }
+}
+
+/// Slots whose draft tokens multiply the recurrent state: two drafts are kept beside the state
+/// itself (seen in public logs of MTP runs).
+const STATES_WITH_MTP: u64 = 3;
+
+/// Adds up the KV cache: [`block_cache`] over all blocks, each on its block's device unless
+/// `--no-kv-offload` keeps all of it in host memory.
+pub(super) fn kv_cache(
+    structure: &Structure,
+    settings: &Settings,
+    backend: Backend,
+    places: &Places,
+    sizes: &Sizes,
+) -> Spread {
+    let widest = widest_value(structure, settings, sizes);
+    let on = |buffer: BufferKind| -> Vec<Bytes> {
+        let bytes = |kind| block_cache(structure, kind, settings, sizes, widest, buffer);
+        structure.kinds.iter().map(bytes).collect()
+    };
+    let (on_gpu, on_host) = (on(BufferKind::of(backend)), on(BufferKind::HOST));
+    let mut sum = Spread::new(places.gpus());
+    for (block, &kind) in (0u32..).zip(&structure.pattern) {
+        let place = if settings.offload_kv { places.layer(block) } else { Device::Host };
+        let bytes = match place {
+            Device::Gpu(_) => &on_gpu,
+            Device::Host => &on_host,
+        };
+        sum.add(place, bytes.get(usize::from(kind)).copied().unwrap_or_default());
+    }
+    sum
+}
+
+/// Adds up the recurrent state: one of every slot, whatever the context, in f32.
+pub(super) fn recurrent_state(
+    structure: &Structure,
+    settings: &Settings,
+    backend: Backend,
+    places: &Places,
+    sizes: &Sizes,
+) -> Spread {
+    let copies = if settings.mtp { STATES_WITH_MTP } else { 1 };
+    let rows = sizes.slots.saturating_mul(copies);
+    let on = |buffer: BufferKind| {
+        let tensor = |elements: u64| buffer.padded(Bytes(elements).saturating_mul(rows).saturating_mul(4));
+        tensor(structure.memory.state_r).saturating_add(tensor(structure.memory.state_s))
+    };
+    let (on_gpu, on_host) = (on(BufferKind::of(backend)), on(BufferKind::HOST));
+    let mut sum = Spread::new(places.gpus());
+    for (block, _) in (0u32..).zip(structure.block_kinds()).filter(|(_, kind)| kind.recurrent) {
+        let place = if settings.offload_kv { places.layer(block) } else { Device::Host };
+        sum.add(place, if place == Device::Host { on_host } else { on_gpu });
+    }
+    sum
+}
+
+/// Returns the cache of one block: a K and a V tensor over the cells of all streams, and the
+/// indexer's where there is one.
+fn block_cache(
+    structure: &Structure,
+    kind: &BlockKind,
+    settings: &Settings,
+    sizes: &Sizes,
+    widest: Option<u64>,
+    buffer: BufferKind,
+) -> Bytes {
+    let rows = sizes.cells_of(kind.windowed).saturating_mul(sizes.streams);
+    let tensor = |kind: CacheType, width: u64| buffer.cache(kind, width, rows);
+    let mut sum = Bytes::ZERO;
+    // The MTP blocks have a context of their own, of the same length.
+    if kind.cached || (kind.mtp && settings.mtp && structure.memory.any) {
+        sum = sum.saturating_add(tensor(settings.cache_type_k, kind.width_k()));
+        if !structure.memory.keys_only {
+            sum = sum.saturating_add(tensor(settings.cache_type_v, widest.unwrap_or(kind.width_v())));
+        }
+    }
+    if kind.indexed {
+        let dimensions = &structure.dimensions;
+        sum = sum.saturating_add(tensor(settings.cache_type_k, u64::from(dimensions.indexer)));
+        sum = sum.saturating_add(tensor(settings.cache_type_v, u64::from(dimensions.indexer_value)));
+    }
+    sum
+}
+
+/// Returns the width that every V has where flash attention was asked off: a transposed V must be
+/// as wide as the widest (`[TAG_V_CACHE_VARIABLE]` in `llama-kv-cache.cpp`). `auto` that ends in
+/// off keeps the narrow ones, as the cache is made before.
+fn widest_value(structure: &Structure, settings: &Settings, sizes: &Sizes) -> Option<u64> {
+    let _ = settings;
+    if sizes.flash {
+        return None;
+    }
+    structure.kinds.iter().map(BlockKind::width_v).max()
+}

@@ -1,0 +1,299 @@
+//! Tensors as the bill sees them: role, element type and shape, without their names.
+
+use serde::{Deserialize, Serialize};
+
+use super::buffer::BufferKind;
+use crate::gguf::TensorType;
+use crate::units::Bytes;
+
+/// One tensor of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "TensorRow", into = "TensorRow")]
+pub struct TensorShape {
+    /// What the tensor is for.
+    pub role: Role,
+    /// Which of the role's tensors it is.
+    pub suffix: Suffix,
+    /// Its element type.
+    pub kind: TensorType,
+    /// Elements in each dimension, the row length first; unused dimensions are 1.
+    pub dims: [u32; 4],
+}
+
+/// A tensor as it is remembered on disk: a short row instead of a map with four long keys.
+type TensorRow = (Role, Suffix, TensorType, [u32; 4]);
+
+/// What stands behind the role in a tensor's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Suffix {
+    /// `.weight`.
+    Weight,
+    /// `.bias`.
+    Bias,
+    /// `.scale`, `.input_scale` or nothing.
+    Other,
+}
+
+/// Where llama.cpp keeps a tensor that stands outside the blocks (`LLM_TENSOR_INFOS` in
+/// `llama-arch.cpp`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// Looked up by row on the CPU: always host memory.
+    Input,
+    /// With the first block.
+    FirstBlock,
+    /// With the output layer.
+    Output,
+    /// One copy in every buffer that holds a block using it.
+    EveryBlock,
+    /// Known to llama.cpp but never loaded.
+    Unused,
+}
+
+impl TensorShape {
+    /// Returns the bytes of the data alone.
+    pub fn bytes(&self) -> Bytes {
+        let rows = self.dims[1..].iter().fold(1u64, |rows, &dim| rows.saturating_mul(u64::from(dim)));
+        row_bytes(self.kind, u64::from(self.dims[0])).saturating_mul(rows)
+    }
+
+    /// Returns the bytes that the tensor takes in a buffer of the given kind.
+    pub fn allocated(&self, buffer: BufferKind) -> Bytes {
+        buffer.allocated(self.kind, u64::from(self.dims[0]), self.bytes())
+    }
+
+    /// Returns the number of elements.
+    pub fn elements(&self) -> u64 {
+        self.dims.iter().fold(1u64, |elements, &dim| elements.saturating_mul(u64::from(dim)))
+    }
+
+    /// Returns whether `--n-cpu-moe` moves the tensor: every suffix counts, as its pattern looks
+    /// for the role alone (`LLM_FFN_EXPS_REGEX` in `common.h`).
+    pub fn is_expert(&self) -> bool {
+        self.role.is_expert()
+    }
+
+    /// Returns whether a CPU without GPU beside it keeps the tensor repacked, given that it is
+    /// multiplied with activations (`ggml_repack_get_optimal_repack_type` in `repack.cpp`).
+    pub fn is_repacked(&self, cpu: Cpu) -> bool {
+        let matrices = if self.is_expert() { self.dims[2] > 1 } else { self.dims[2] <= 1 };
+        let rows = u64::from(self.dims[1]);
+        self.suffix == Suffix::Weight
+            && matrices
+            && self.dims[3] <= 1
+            && rows > 1
+            && match (cpu, self.kind) {
+                (_, Q4_K) | (Cpu::X86, Q4_0 | IQ4_NL | MXFP4) | (Cpu::Arm, Q5_K | Q6_K) => rows.is_multiple_of(8),
+                (Cpu::Arm, Q4_0 | IQ4_NL | MXFP4 | Q8_0) => rows.is_multiple_of(4),
+                _ => false,
+            }
+    }
+}
+
+const Q4_0: TensorType = TensorType(2);
+const Q8_0: TensorType = TensorType(8);
+const Q4_K: TensorType = TensorType(12);
+const Q5_K: TensorType = TensorType(13);
+const Q6_K: TensorType = TensorType(14);
+const IQ4_NL: TensorType = TensorType(20);
+const MXFP4: TensorType = TensorType(39);
+
+/// The instruction set whose repacked layouts apply. Both stand for the usual machine: x86 with
+/// AVX2, Arm with dot products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cpu {
+    /// x86-64 with AVX2.
+    X86,
+    /// 64-bit Arm with `dotprod` and `i8mm`.
+    Arm,
+}
+
+/// Returns the bytes of a row. A row that is no whole number of blocks is rounded up: llama.cpp
+/// refuses such a file, the bill stays on the safe side. An unknown type counts a byte an element.
+pub(super) fn row_bytes(kind: TensorType, elements: u64) -> Bytes {
+    let (block, bytes) = kind.block().unwrap_or((1, 1));
+    Bytes(elements.div_ceil(block.max(1))).saturating_mul(bytes)
+}
+
+impl From<TensorRow> for TensorShape {
+    fn from((role, suffix, kind, dims): TensorRow) -> TensorShape {
+        TensorShape { role, suffix, kind, dims }
+    }
+}
+
+impl From<TensorShape> for TensorRow {
+    fn from(tensor: TensorShape) -> TensorRow {
+        (tensor.role, tensor.suffix, tensor.kind, tensor.dims)
+    }
+}
+
+/// Declares the roles once: variant and the name between `blk.N.` and the suffix.
+macro_rules! roles {
+    ($($role:ident = $name:literal,)*) => {
+        /// What a tensor is for, named as in llama.cpp's `LLM_TENSOR_NAMES`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[expect(missing_docs, reason = "the names are llama.cpp's own")]
+        pub enum Role {
+            $(#[serde(rename = $name)] $role,)*
+            #[serde(rename = "other")]
+            Other,
+        }
+
+        impl Role {
+            /// Returns the role of a name, [`Role::Other`] for one not listed.
+            pub fn from_name(name: &str) -> Role {
+                match name {
+                    $($name => Role::$role,)*
+                    _ => Role::Other,
+                }
+            }
+        }
+    };
+}
+
+roles! {
+    TokenEmbd = "token_embd",
+    PositionEmbd = "position_embd",
+    TokenTypes = "token_types",
+    TokenEmbdNorm = "token_embd_norm",
+    PerLayerTokenEmbd = "per_layer_token_embd",
+    PerLayerModelProj = "per_layer_model_proj",
+    PerLayerProjNorm = "per_layer_proj_norm",
+    Output = "output",
+    OutputNorm = "output_norm",
+    RopeFreqs = "rope_freqs",
+    RopeFactorsLong = "rope_factors_long",
+    RopeFactorsShort = "rope_factors_short",
+    MaskedEmbdCentroids = "masked_embd_centroids",
+    MaskedEmbdOrdering = "masked_embd_ordering",
+    AttnNorm = "attn_norm",
+    AttnNorm2 = "attn_norm_2",
+    AttnQ = "attn_q",
+    AttnK = "attn_k",
+    AttnV = "attn_v",
+    AttnQkv = "attn_qkv",
+    AttnGate = "attn_gate",
+    AttnOutput = "attn_output",
+    AttnOutputEnc = "attn_o",
+    AttnOutputNorm = "attn_output_norm",
+    AttnQNorm = "attn_q_norm",
+    AttnKNorm = "attn_k_norm",
+    AttnSinks = "attn_sinks",
+    AttnQA = "attn_q_a",
+    AttnQB = "attn_q_b",
+    AttnQANorm = "attn_q_a_norm",
+    AttnKvAMqa = "attn_kv_a_mqa",
+    AttnKvANorm = "attn_kv_a_norm",
+    AttnKvB = "attn_kv_b",
+    AttnKB = "attn_k_b",
+    AttnVB = "attn_v_b",
+    AttnSubNorm = "attn_sub_norm",
+    PostAttentionNorm = "post_attention_norm",
+    CrossAttnRelB = "cross_attn_rel_b",
+    FfnNorm = "ffn_norm",
+    FfnGate = "ffn_gate",
+    FfnUp = "ffn_up",
+    FfnDown = "ffn_down",
+    FfnSubNorm = "ffn_sub_norm",
+    FfnGateInp = "ffn_gate_inp",
+    FfnGateInpShexp = "ffn_gate_inp_shexp",
+    FfnGateExps = "ffn_gate_exps",
+    FfnUpExps = "ffn_up_exps",
+    FfnDownExps = "ffn_down_exps",
+    FfnGateUpExps = "ffn_gate_up_exps",
+    FfnGateChexps = "ffn_gate_chexps",
+    FfnUpChexps = "ffn_up_chexps",
+    FfnDownChexps = "ffn_down_chexps",
+    FfnGateShexp = "ffn_gate_shexp",
+    FfnUpShexp = "ffn_up_shexp",
+    FfnDownShexp = "ffn_down_shexp",
+    ExpProbsB = "exp_probs_b",
+    PostFfwNorm = "post_ffw_norm",
+    PostFfwNorm1 = "post_ffw_norm_1",
+    PostFfwNorm2 = "post_ffw_norm_2",
+    PreFfwNorm2 = "pre_ffw_norm_2",
+    LayerOutputNorm = "layer_output_norm",
+    LayerOutputScale = "layer_output_scale",
+    InpGate = "inp_gate",
+    Proj = "proj",
+    PostNorm = "post_norm",
+    AltupProj = "altup_proj",
+    AltupUnembdProj = "altup_unembd_proj",
+    AltupCorrectCoef = "altup_correct_coef",
+    AltupCorrectScale = "altup_correct_scale",
+    AltupPredictCoef = "altup_predict_coef",
+    AltupRouter = "altup_router",
+    AltupRouterNorm = "altup_router_norm",
+    LaurelL = "laurel_l",
+    LaurelR = "laurel_r",
+    LaurelPostNorm = "laurel_post_norm",
+    SsmIn = "ssm_in",
+    SsmX = "ssm_x",
+    SsmDt = "ssm_dt",
+    SsmA = "ssm_a",
+    SsmD = "ssm_d",
+    SsmConv1d = "ssm_conv1d",
+    SsmNorm = "ssm_norm",
+    SsmOut = "ssm_out",
+    SsmBa = "ssm_ba",
+    SsmAlpha = "ssm_alpha",
+    SsmBeta = "ssm_beta",
+    ShortconvConv = "shortconv.conv",
+    ShortconvInProj = "shortconv.in_proj",
+    ShortconvOutProj = "shortconv.out_proj",
+    TimeMixKey = "time_mix_key",
+    TimeMixValue = "time_mix_value",
+    TimeMixReceptance = "time_mix_receptance",
+    TimeMixOutput = "time_mix_output",
+    TimeMixLerpFused = "time_mix_lerp_fused",
+    ChannelMixKey = "channel_mix_key",
+    ChannelMixValue = "channel_mix_value",
+    ChannelMixReceptance = "channel_mix_receptance",
+    IndexerK = "indexer.attn_k",
+    IndexerQB = "indexer.attn_q_b",
+    IndexerProj = "indexer.proj",
+    IndexerKNorm = "indexer.k_norm",
+    NextnEhProj = "nextn.eh_proj",
+    NextnEnorm = "nextn.enorm",
+    NextnHnorm = "nextn.hnorm",
+    NextnEmbedTokens = "nextn.embed_tokens",
+    NextnSharedHeadHead = "nextn.shared_head_head",
+    NextnSharedHeadNorm = "nextn.shared_head_norm",
+    NextnPreProjection = "nextn.pre_projection",
+    HrmInit = "hrm.z_l_init",
+    Conv1d = "conv1d",
+}
+
+impl Role {
+    /// Returns whether the tensor holds routed experts.
+    pub const fn is_expert(self) -> bool {
+        matches!(
+            self,
+            Role::FfnGateExps
+                | Role::FfnUpExps
+                | Role::FfnDownExps
+                | Role::FfnGateUpExps
+                | Role::FfnGateChexps
+                | Role::FfnUpChexps
+                | Role::FfnDownChexps
+        )
+    }
+
+    /// Returns where a tensor outside the blocks lives. What is not listed goes with the output
+    /// layer, as most of llama.cpp's heads and projections do.
+    pub const fn home(self) -> Home {
+        match self {
+            Role::TokenEmbd | Role::PositionEmbd | Role::TokenTypes | Role::PerLayerTokenEmbd => Home::Input,
+            Role::TokenEmbdNorm
+            | Role::PerLayerModelProj
+            | Role::PerLayerProjNorm
+            | Role::NextnPreProjection
+            | Role::HrmInit
+            | Role::Conv1d => Home::FirstBlock,
+            Role::RopeFreqs | Role::RopeFactorsLong | Role::RopeFactorsShort => Home::EveryBlock,
+            Role::MaskedEmbdCentroids | Role::MaskedEmbdOrdering => Home::Unused,
+            _ => Home::Output,
+        }
+    }
+}
