@@ -33,7 +33,7 @@ params.cpuparams.n_threads, params.verbosity, params.warmup = 2, 5, False
 if "cache_type" in case:
     kind = getattr(xllamacpp.ggml_type, "GGML_TYPE_" + case["cache_type"].upper())
     params.cache_type_k = params.cache_type_v = kind
-xllamacpp.Server(params)
+server = xllamacpp.Server(params)
 print("LOADED", flush=True)
 os._exit(0)
 """
