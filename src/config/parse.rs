@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, KEYS};
-use super::{Config, ConfigError, Parsed};
+use super::{ConfigError, Parsed};
 
 const ENGINES: [&str; 2] = ["server", "library"];
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
@@ -140,7 +140,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::SAMPLE;
+    use super::super::{Config, SAMPLE};
     use super::*;
     use crate::units::Bytes;
 

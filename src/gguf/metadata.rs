@@ -19,8 +19,8 @@ const MAX_KEPT_NUMBERS: u64 = 4_096;
 const MAX_KEPT_TEXT_BYTES: u64 = 256;
 /// Fewest bytes of an entry: the key's length, one character, the type, a one-byte value.
 const MIN_ENTRY_BYTES: u64 = 8 + 1 + 4 + 1;
-/// Rough cost of a map entry beside its key and value.
-const ENTRY_OVERHEAD: usize = 64;
+/// Memory of a map entry beside its key and what its value points to, in half-full nodes.
+const ENTRY_OVERHEAD: usize = 128;
 
 const READING: &str = "the metadata";
 
@@ -104,9 +104,9 @@ fn read_array<R: Read + Seek>(cursor: &mut Cursor<R>, key: &str, held: &mut Held
         Some(Kind::Scalar(scalar)) if count <= MAX_KEPT_NUMBERS => {
             let bytes = usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(scalar.size());
             let taken = cursor.take(bytes, READING)?;
-            let numbers: Vec<f64> = taken.chunks_exact(scalar.size()).map(|element| scalar.number(element)).collect();
-            held.hold(size_of_val(numbers.as_slice())).map_err(|problem| cursor.error(problem))?;
-            Ok(Value::Numbers(numbers))
+            let elements = taken.chunks_exact(scalar.size());
+            held.hold(elements.len() * size_of::<f64>()).map_err(|problem| HeaderError { offset, problem })?;
+            Ok(Value::Numbers(elements.map(|element| scalar.number(element)).collect()))
         }
         Some(Kind::Scalar(scalar)) => {
             cursor.skip(count.saturating_mul(scalar.size() as u64), READING)?;

@@ -28,3 +28,4 @@ pub mod login;
 pub mod logs;
 pub mod places;
 pub mod state;
+

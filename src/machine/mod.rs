@@ -7,6 +7,8 @@
 
 mod picture;
 mod sample;
+mod steady;
 
-pub use picture::{Device, Machine, Picture, Reading};
+pub use picture::{Device, Picture, Reading};
 pub use sample::{DeviceMemory, DeviceSample, GpuProbe, MemorySample, Sample, UnknownGpu, Vendor};
+pub use steady::Machine;

@@ -1,9 +1,9 @@
-//! The picture of the machine and how it changes.
+//! The picture of the machine: every number a reading.
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceMemory, MemorySample, Sample, UnknownGpu, Vendor};
-use crate::units::{Moment, Span};
+use super::{DeviceMemory, MemorySample, UnknownGpu, Vendor};
+use crate::units::Moment;
 
 /// A number from a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +57,19 @@ pub struct Picture {
     pub driver: Option<String>,
 }
 
+impl Default for Picture {
+    /// Returns the picture before the first sample.
+    fn default() -> Picture {
+        Picture {
+            memory: Reading::Pending,
+            devices: Vec::new(),
+            unknown: Vec::new(),
+            problems: Vec::new(),
+            driver: None,
+        }
+    }
+}
+
 /// One GPU in the picture.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
@@ -68,43 +81,4 @@ pub struct Device {
     pub vendor: Vendor,
     /// Its memory.
     pub memory: Reading<DeviceMemory>,
-}
-
-/// Turns samples into a picture.
-#[derive(Debug)]
-pub struct Machine {
-    picture: Picture,
-}
-
-impl Default for Machine {
-    fn default() -> Machine {
-        Machine {
-            picture: Picture {
-                memory: Reading::Pending,
-                devices: Vec::new(),
-                unknown: Vec::new(),
-                problems: Vec::new(),
-                driver: None,
-            },
-        }
-    }
-}
-
-impl Machine {
-    /// Takes in a sample; returns whether the picture that verdicts are based on has changed.
-    pub fn sampled(&mut self, sample: &Sample, now: Moment) -> bool {
-        let _ = (sample, now);
-        false
-    }
-
-    /// Returns the picture that verdicts are based on. Small changes of free memory are left out
-    /// of it until they matter or have lasted.
-    pub fn picture(&self) -> &Picture {
-        &self.picture
-    }
-
-    /// Returns how long to wait before the next sample.
-    pub fn pace(&self) -> Span {
-        Span::seconds(30)
-    }
 }

@@ -6,13 +6,13 @@
 //! gaps of ggml's allocator nor every copy between devices, so the basis of the line is
 //! [`super::Basis::Formula`].
 
+use super::Settings;
 use super::cache::Spread;
 use super::phases::{Inputs, Phases};
 use super::place::{Device, Places};
 use super::sizes::Sizes;
 use super::structure::{BlockKind, Structure};
 use super::tensor::{Role, Suffix};
-use super::{Backend, Settings};
 use crate::units::Bytes;
 
 /// From this many tokens on, ops on host weights run on the GPU (`op_offload`).
@@ -26,11 +26,12 @@ const PIPELINE_COPIES: u64 = 4;
 pub(super) struct Load<'a> {
     pub(super) structure: &'a Structure,
     pub(super) settings: &'a Settings,
-    pub(super) backend: Backend,
     pub(super) places: &'a Places,
     pub(super) sizes: &'a Sizes,
     /// Whether flash attention ends up on.
     pub(super) flash: bool,
+    /// Whether some attention stays in host memory beside a GPU ([`super::flash::is_stranded`]).
+    pub(super) stranded: bool,
 }
 
 /// Adds up the compute buffers.
@@ -59,6 +60,7 @@ pub(super) fn compute(load: &Load) -> Spread {
 /// Everything on several GPUs: four copies of the inputs, the logits on the last one.
 fn pipelined(load: &Load, inputs: &Inputs, phases: &Phases, spread: &mut Spread) {
     let masks = inputs.masks.saturating_mul(PIPELINE_COPIES);
+    let extras = inputs.extras.saturating_mul(PIPELINE_COPIES);
     let last = load.places.gpus() - 1;
     for (gpu, bytes) in spread.gpus.iter_mut().enumerate() {
         let (phase, copies) = match gpu {
@@ -67,10 +69,10 @@ fn pipelined(load: &Load, inputs: &Inputs, phases: &Phases, spread: &mut Spread)
             // Between the ends only the hand-over is kept.
             _ => (phases.without_logits(), 12),
         };
-        let activations = inputs.embedding.saturating_mul(copies);
-        *bytes = phase.saturating_add(activations).saturating_add(masks).saturating_add(inputs.extras);
+        let activations = inputs.embedding.saturating_mul(copies).saturating_mul(phases.streams());
+        *bytes = phase.saturating_add(activations).saturating_add(masks).saturating_add(extras);
     }
-    spread.host = masks.saturating_add(inputs.embedding.saturating_mul(10)).saturating_add(inputs.extras);
+    spread.host = masks.saturating_add(inputs.embedding.saturating_mul(10)).saturating_add(extras);
 }
 
 /// One GPU of a load that may leave layers or experts in host memory.
@@ -82,44 +84,50 @@ fn one_gpu(load: &Load, inputs: &Inputs, phases: &Phases, gpu: usize) -> Bytes {
     if holds {
         reach(inputs.gpu.saturating_add(phases.without_logits()));
     }
-    if load.places.output() == Device::Gpu(gpu) {
-        reach(inputs.gpu.saturating_add(phases.logits()));
-    } else if offloads && load.sizes.rows >= OFFLOAD_TOKENS {
-        let output = output_bytes(load.structure);
-        reach(inputs.embedding.saturating_mul(4).saturating_add(phases.logits()).saturating_add(output));
+    match load.places.output() {
+        Device::Gpu(output) if output == gpu => reach(inputs.gpu.saturating_add(phases.logits())),
+        Device::Host if offloads && load.sizes.rows >= OFFLOAD_TOKENS => {
+            let output = output_bytes(load.structure);
+            reach(inputs.embedding.saturating_mul(4).saturating_add(phases.logits()).saturating_add(output));
+        }
+        Device::Gpu(_) | Device::Host => {}
     }
     if !offloads {
         return most;
     }
+    let activations = inputs.embedding.saturating_mul(4).saturating_mul(phases.streams());
     for (block, kind) in (0u32..).zip(load.structure.block_kinds()) {
         if kind.mtp && !load.settings.mtp {
             continue;
         }
         let on_host = load.places.layer(block) == Device::Host;
         if on_host {
-            let copied = phases.copied_feed_forward(kind).saturating_add(phases.feed_forward(kind));
-            reach(inputs.embedding.saturating_mul(4).saturating_add(copied));
+            reach(activations.saturating_add(phases.copied_feed_forward(kind)));
             reach(inputs.gpu.saturating_add(phases.copied_cache(kind)));
         }
         if on_host || block < load.settings.cpu_moe {
-            let experts = phases.copied_experts(kind);
-            if experts != Bytes::ZERO {
-                let rows = u64::from(kind.experts_used) + 3;
-                let products = inputs.embedding.saturating_mul(rows).max(phases.feed_forward(kind));
-                reach(inputs.gpu.saturating_add(experts).saturating_add(products));
-            }
+            reach(phases.copied_experts(kind, inputs));
         }
     }
     most
 }
 
-/// What runs in host memory although there is a GPU: batches too small to be worth moving.
+/// What runs in host memory although there is a GPU: batches too small to be worth moving,
+/// recurrent blocks, and attention that the scheduler leaves with its cache.
 fn host_phases(load: &Load, inputs: &Inputs, phases: &Phases) -> Bytes {
-    let host_blocks = load.places.on_gpus() < load.structure.layers();
-    if load.sizes.tokens >= OFFLOAD_TOKENS || !host_blocks {
-        return Bytes::ZERO;
+    if load.places.on_gpus() < load.structure.layers() && load.sizes.tokens < OFFLOAD_TOKENS {
+        return phases.largest_on_host().saturating_add(inputs.embedding);
     }
-    phases.largest_on_host().saturating_add(inputs.embedding)
+    let mut most = Bytes::ZERO;
+    for (block, kind) in (0u32..).zip(load.structure.block_kinds()) {
+        if load.places.layer(block) == Device::Host {
+            most = most.max(phases.state(kind));
+        }
+        if load.stranded {
+            most = most.max(phases.attention(kind));
+        }
+    }
+    most
 }
 
 /// Returns the first block whose experts stay in host memory while it is on a GPU.

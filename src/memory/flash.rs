@@ -1,28 +1,46 @@
 //! Whether flash attention ends up on.
 
 use super::place::{Device, Places};
-use super::sizes::Sizes;
 use super::structure::{BlockKind, Structure};
 use super::{Backend, FlashAttention, Settings};
 
 /// Returns whether flash attention ends up on. Asked for, it is; `auto` switches it off for the
-/// whole model where the GPU lacks a kernel for the heads.
-pub(super) fn flash_attention(
-    structure: &Structure,
-    settings: &Settings,
-    backend: Backend,
-    places: &Places,
-    sizes: &Sizes,
-) -> bool {
+/// whole model where the GPU lacks a kernel for the heads, or where one block's attention lands on
+/// another device than its weights (`resolve_fused_ops` in `llama-context.cpp`).
+pub(super) fn flash_attention(structure: &Structure, settings: &Settings, backend: Backend, places: &Places) -> bool {
     match settings.flash_attention {
         FlashAttention::On => true,
         FlashAttention::Off => false,
-        FlashAttention::Auto => !is_missed(structure, settings, backend, places, sizes),
+        FlashAttention::Auto => {
+            !lacks_kernel(structure, settings, backend, places) && !is_stranded(structure, settings, places)
+        }
     }
 }
 
-fn is_missed(structure: &Structure, settings: &Settings, backend: Backend, places: &Places, sizes: &Sizes) -> bool {
-    let _ = sizes;
+/// Returns whether the scheduler splits attention from its block in a hybrid: where the last block
+/// in host memory has attention and the next, on a GPU, has none; or where the cache stays in host
+/// memory altogether. The first was seen with lfm2 and nemotron-nano; the second not with every
+/// hybrid, so there the bill errs on the high side.
+pub(super) fn is_stranded(structure: &Structure, settings: &Settings, places: &Places) -> bool {
+    if places.on_gpus() == 0 || !structure.kinds.iter().any(|kind| kind.recurrent) {
+        return false;
+    }
+    if !settings.offload_kv {
+        return structure.kinds.iter().any(|kind| kind.cached);
+    }
+    let mut blocks = (0u32..).zip(structure.block_kinds()).peekable();
+    while let Some((block, kind)) = blocks.next() {
+        let Some(&(next, following)) = blocks.peek() else { break };
+        let crosses = places.layer(block) == Device::Host && places.layer(next) != Device::Host;
+        if crosses {
+            return kind.cached && !following.cached;
+        }
+    }
+    false
+}
+
+/// Returns whether a GPU has a block whose heads its flash attention does not know.
+fn lacks_kernel(structure: &Structure, settings: &Settings, backend: Backend, places: &Places) -> bool {
     if !matches!(backend, Backend::Cuda | Backend::Rocm) {
         return false;
     }

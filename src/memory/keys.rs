@@ -1,7 +1,7 @@
 //! A header's keys under its architecture's prefix, with limits.
 
 use super::StructureError;
-use crate::gguf::{Metadata, Value};
+use crate::gguf::Metadata;
 
 /// More blocks than any model has; llama.cpp itself stops at 512.
 pub(super) const MOST_BLOCKS: u32 = 4_096;
@@ -16,11 +16,6 @@ impl<'a> Keys<'a> {
     /// Returns the keys that begin with the architecture's name.
     pub(super) const fn new(metadata: &'a Metadata, architecture: &'a str) -> Keys<'a> {
         Keys { metadata, architecture }
-    }
-
-    /// Returns the value of a key.
-    pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
-        self.metadata.get(&self.full(key))
     }
 
     /// Returns an integer that fits 32 bits; a larger one is cut to the largest, so that the bill

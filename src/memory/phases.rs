@@ -1,9 +1,10 @@
 //! The parts of a graph that a compute buffer has to hold, one at a time, and the inputs that
 //! stay beside them.
 
+use super::CacheType;
 use super::compute::Load;
 use super::structure::{BlockKind, Structure};
-use super::tensor::{Role, Suffix, TensorShape};
+use super::tensor::{Role, Suffix, TensorShape, row_bytes};
 use crate::units::Bytes;
 
 /// Bytes of an f32.
@@ -174,7 +175,7 @@ impl<'a> Phases<'a> {
     }
 
     /// Returns the activations of a block's attention.
-    fn attention(&self, kind: &BlockKind) -> Bytes {
+    pub(super) fn attention(&self, kind: &BlockKind) -> Bytes {
         let (structure, sizes) = (self.load.structure, self.load.sizes);
         if !attends(structure, kind) {
             return Bytes::ZERO;
@@ -205,7 +206,7 @@ impl<'a> Phases<'a> {
 
     /// Returns the activations of a recurrent block: about 2.6 times what goes through its
     /// convolution (Mamba), a few activations without one.
-    fn state(&self, kind: &BlockKind) -> Bytes {
+    pub(super) fn state(&self, kind: &BlockKind) -> Bytes {
         if !kind.recurrent {
             return Bytes::ZERO;
         }
@@ -218,37 +219,57 @@ impl<'a> Phases<'a> {
         Bytes(mamba.0 / 10).max(product(&[others, self.load.sizes.tokens, F32]))
     }
 
-    /// Returns the matrices of a host block's feed-forward network that are copied to the GPU.
+    /// Returns a host block's feed-forward network on the GPU, with the two matrices that are
+    /// copied there at a time: gate and up, or up and down where there is no gate.
     pub(super) fn copied_feed_forward(&self, kind: &BlockKind) -> Bytes {
         let layout = self.load.structure.layout(kind);
-        [Role::FfnGate, Role::FfnUp].into_iter().filter_map(|role| find(layout, role)).map(TensorShape::bytes).sum()
-    }
-
-    /// Returns the largest expert tensor of a block, copied to the GPU for one product.
-    pub(super) fn copied_experts(&self, kind: &BlockKind) -> Bytes {
-        let layout = self.load.structure.layout(kind);
-        layout.iter().filter(|tensor| tensor.is_expert()).map(TensorShape::bytes).max().unwrap_or(Bytes::ZERO)
-    }
-
-    /// Returns a host block's cache, copied to the GPU for its attention.
-    pub(super) fn copied_cache(&self, kind: &BlockKind) -> Bytes {
-        if !attends(self.load.structure, kind) || !self.load.structure.memory.any {
-            return Bytes::ZERO;
-        }
-        let settings = self.load.settings;
-        let rows = self.load.sizes.cells_of(kind.windowed).saturating_mul(self.load.sizes.streams);
-        let tensor = |kind: super::CacheType, width: u64| {
-            super::tensor::row_bytes(kind.tensor_type(), width).saturating_mul(rows)
-        };
-        let values = if self.load.structure.memory.keys_only {
-            Bytes::ZERO
+        let bytes = |role: Role| find(layout, role).map_or(Bytes::ZERO, TensorShape::bytes);
+        let width = find(layout, Role::FfnDown).map_or(0, |tensor| u64::from(tensor.dims[0]));
+        let hidden = product(&[width, self.load.sizes.tokens, F32]);
+        let fused = find(layout, Role::FfnUp).is_some_and(|up| u64::from(up.dims[1]) >= 2 * width);
+        if fused || find(layout, Role::FfnGate).is_some() {
+            bytes(Role::FfnGate).saturating_add(bytes(Role::FfnUp)).saturating_add(hidden.saturating_mul(2))
         } else {
-            tensor(settings.cache_type_v, kind.width_v())
+            let activation =
+                product(&[u64::from(self.load.structure.dimensions.embedding), self.load.sizes.tokens, F32]);
+            let matrices = bytes(Role::FfnUp).saturating_add(bytes(Role::FfnDown));
+            matrices.saturating_add(hidden).saturating_add(activation)
+        }
+    }
+
+    /// Returns a product of experts from host memory on the GPU, with the largest expert tensor of
+    /// the block copied there.
+    pub(super) fn copied_experts(&self, kind: &BlockKind, inputs: &Inputs) -> Bytes {
+        let layout = self.load.structure.layout(kind);
+        let Some(largest) = layout.iter().filter(|tensor| tensor.is_expert()).map(TensorShape::bytes).max() else {
+            return Bytes::ZERO;
         };
-        tensor(settings.cache_type_k, kind.width_k())
-            .saturating_add(values)
-            .saturating_add(self.attention(kind))
-            .saturating_add(self.scratch(kind))
+        let used = u64::from(kind.experts_used);
+        let width = find(layout, Role::FfnDownExps).map_or(0, |tensor| u64::from(tensor.dims[0]));
+        let hidden = product(&[2, used, width, self.load.sizes.tokens, F32]);
+        let sums = inputs.gpu.saturating_add(inputs.embedding.saturating_mul(used + 3));
+        largest.saturating_add(sums.max(hidden.saturating_add(inputs.embedding.saturating_mul(2))))
+    }
+
+    /// Returns a host block's attention on the GPU, with its cache copied there.
+    pub(super) fn copied_cache(&self, kind: &BlockKind) -> Bytes {
+        let (structure, settings, sizes) = (self.load.structure, self.load.settings, self.load.sizes);
+        let attention = self.attention(kind);
+        if !structure.memory.any || attention == Bytes::ZERO {
+            return attention;
+        }
+        let rows = sizes.cells_of(kind.windowed).saturating_mul(sizes.streams);
+        let tensor = |kind: CacheType, width: u64| row_bytes(kind.tensor_type(), width).saturating_mul(rows);
+        let keys = tensor(settings.cache_type_k, kind.width_k());
+        let values =
+            if structure.memory.keys_only { Bytes::ZERO } else { tensor(settings.cache_type_v, kind.width_v()) };
+        attention.saturating_add(keys).saturating_add(values).saturating_add(self.scratch(kind))
+    }
+
+    /// Returns how many activations run side by side: gemma 3n's alternating updates keep four.
+    pub(super) fn streams(&self) -> u64 {
+        let altup = self.load.structure.globals.iter().find(|tensor| tensor.role == Role::AltupProj);
+        altup.map_or(1, |tensor| u64::from(tensor.dims[2]) + 1)
     }
 }
 

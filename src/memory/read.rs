@@ -6,8 +6,7 @@ use super::architecture::{self, Shown};
 use super::keys::{Keys, MOST_BLOCKS, clamp};
 use super::structure::{BlockKind, Dimensions, Kind, Memory, Structure, StructureError};
 use super::tensor::{Role, Suffix, TensorShape};
-use crate::gguf::{Header, Tensor, TensorType, Value};
-use crate::units::Bytes;
+use crate::gguf::{Header, Tensor, TensorType};
 
 /// Takes from a header what the bill needs.
 pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
@@ -305,12 +304,4 @@ fn unroll(structure: &mut Structure, loops: u32) {
         structure.pattern.extend(round.iter().map(|&kind| kind + u16::try_from(kinds).unwrap_or(0)));
     }
     structure.blocks = structure.blocks.saturating_mul(rounds);
-}
-
-/// Returns a projector type or another short text of the header.
-pub(super) fn text(header: &Header, key: &str) -> Option<String> {
-    match header.metadata.get(key) {
-        Some(Value::Text(text)) => Some(text.to_string()),
-        _ => None,
-    }
 }

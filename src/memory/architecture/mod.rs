@@ -12,9 +12,9 @@ mod memory;
 mod names;
 mod windows;
 
-pub(super) use memory::{Remembered, remembered};
-pub(super) use names::{has_output_layer, is_drafter, is_encoder, is_known};
-pub(super) use windows::{Windows, windows};
+pub(super) use memory::remembered;
+pub(super) use names::{has_output_layer, is_drafter, is_encoder};
+pub(super) use windows::windows;
 
 use super::keys::Keys;
 
