@@ -26,6 +26,3 @@ pub mod logs;
 pub mod places;
 pub mod state;
 
-pub mod once;
-pub mod run;
-pub mod signals;
