@@ -1,4 +1,5 @@
 //! LM Studio's files: what is read, what is left alone, what is noticed.
+#![expect(clippy::unwrap_used, reason = "a test whose ground cannot be laid fails")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use fitwatch::lmstudio::{
     AppSettings, DefaultContext, HomeBasis, LoadSettings, SettingsBasis, parse_model_config, parse_settings,
     settings_for,
 };
-use fitwatch::memory::{CacheType, FlashAttention, GpuLayers, Kind, Settings, Structure};
+use fitwatch::memory::{CacheType, Dimensions, FlashAttention, GpuLayers, Kind, Memory, Settings, Structure};
 use fitwatch::units::Bytes;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -324,7 +325,7 @@ mod on_disk {
         user.write(".lmstudio-home-pointer", &format!("{}\n", user.path("elsewhere").display()));
         let (home, exists) = user.read().home.unwrap();
         assert_eq!((home.path, home.basis, exists), (user.path("elsewhere"), HomeBasis::PointerFile, false));
-        let mut config = Config::default();
+        let mut config = plain();
         config.library.lm_studio_home = Some(PathBuf::from("~/mine"));
         let home = read(&config, user.home()).home.unwrap().0;
         assert_eq!((home.path, home.basis), (user.path("mine"), HomeBasis::Config));
@@ -351,7 +352,7 @@ mod on_disk {
     fn extra_folders_and_bundled_models_come_after_and_each_folder_once() {
         let user = User::new();
         fs::create_dir_all(user.path("llm")).unwrap();
-        let mut config = Config::default();
+        let mut config = plain();
         config.library.bundled_models = true;
         config.library.extra_folders = vec!["~/llm".into(), user.path("llm"), user.path(".lmstudio/models")];
         assert_eq!(
@@ -464,7 +465,7 @@ mod on_disk {
         symlink(&saved, saved.join("loop")).unwrap();
         symlink("nowhere.json", saved.join("dangling.json")).unwrap();
         symlink(user.home(), user.path("../linked")).unwrap();
-        let found = read(&Config::default(), &user.path("../linked"));
+        let found = read(&plain(), &user.path("../linked"));
         assert_eq!(found.saved.keys().collect::<Vec<_>>(), ["acme/alias", "acme/inside"]);
         assert_eq!(found.home.unwrap().0.path, user.path(".lmstudio"));
     }
@@ -488,32 +489,32 @@ mod changes {
     fn an_installation_is_noticed_step_by_step() {
         let user = User::new();
         let (mut follower, changes) = follow(&user);
-        assert!(!follower.read(&Config::default()).home.unwrap().1);
+        assert!(!follower.read(&plain()).home.unwrap().1);
         quiet(&changes);
 
         fs::create_dir_all(user.path(".lmstudio")).unwrap();
         noticed(&changes, "the home came");
-        assert!(follower.read(&Config::default()).home.unwrap().1);
+        assert!(follower.read(&plain()).home.unwrap().1);
         quiet(&changes);
 
         user.write(".lmstudio/settings.json", &json!({ "downloadsFolder": user.path("disk") }).to_string());
         noticed(&changes, "the settings came");
-        assert_eq!(roots(&follower.read(&Config::default())), [(user.path("disk"), Origin::LmStudio)]);
+        assert_eq!(roots(&follower.read(&plain())), [(user.path("disk"), Origin::LmStudio)]);
         quiet(&changes);
 
         user.write(&format!("{SAVED}/acme/tiny/tiny.gguf.json"), &fixture("per-model-config.gguf.json"));
         noticed(&changes, "a model's settings came");
-        assert_eq!(follower.read(&Config::default()).saved.len(), 1);
+        assert_eq!(follower.read(&plain()).saved.len(), 1);
         quiet(&changes);
 
         user.write(&format!("{SAVED}/other/new/new.gguf.json"), &fixture("per-model-config.gguf.json"));
         noticed(&changes, "another model's settings came");
-        assert_eq!(follower.read(&Config::default()).saved.len(), 2);
+        assert_eq!(follower.read(&plain()).saved.len(), 2);
         quiet(&changes);
 
         user.write(".lmstudio-home-pointer", &user.path("moved").display().to_string());
         noticed(&changes, "the pointer came");
-        assert_eq!(follower.read(&Config::default()).home.unwrap().0.path, user.path("moved"));
+        assert_eq!(follower.read(&plain()).home.unwrap().0.path, user.path("moved"));
     }
 
     #[test]
@@ -521,19 +522,19 @@ mod changes {
         let user = User::new();
         user.write(".lmstudio/settings.json", "{}");
         let (mut follower, changes) = follow(&user);
-        follower.read(&Config::default());
+        follower.read(&plain());
         quiet(&changes);
         fs::remove_dir_all(user.path(".lmstudio")).unwrap();
         noticed(&changes, "the home went");
-        assert!(!follower.read(&Config::default()).home.unwrap().1);
+        assert!(!follower.read(&plain()).home.unwrap().1);
         quiet(&changes);
         fs::create_dir(user.path(".lmstudio")).unwrap();
         noticed(&changes, "the home came back");
-        follower.read(&Config::default());
+        follower.read(&plain());
         quiet(&changes);
         user.write(".lmstudio/settings.json", &json!({ "downloadsFolder": user.path("disk") }).to_string());
         noticed(&changes, "settings in the new home");
-        assert_eq!(roots(&follower.read(&Config::default())), [(user.path("disk"), Origin::LmStudio)]);
+        assert_eq!(roots(&follower.read(&plain())), [(user.path("disk"), Origin::LmStudio)]);
     }
 
     #[test]
@@ -541,15 +542,15 @@ mod changes {
         let user = User::new();
         user.write(".lmstudio/settings.json", "{}");
         let (mut follower, changes) = follow(&user);
-        follower.read(&Config::default());
+        follower.read(&plain());
         fs::rename(user.path(".lmstudio"), user.path("old")).unwrap();
         fs::create_dir(user.path(".lmstudio")).unwrap();
         noticed(&changes, "the home was swapped");
-        follower.read(&Config::default());
+        follower.read(&plain());
         quiet(&changes);
         user.write(".lmstudio/settings.json", "{\"defaultContextLength\": 777}");
         noticed(&changes, "settings in the new home");
-        let settings = follower.read(&Config::default()).settings;
+        let settings = follower.read(&plain()).settings;
         assert_eq!(settings.default_context, Some(DefaultContext::Tokens(777)));
     }
 
@@ -558,13 +559,20 @@ mod changes {
         let user = User::new();
         user.write(".lmstudio/settings.json", "{}");
         user.write(&format!("{SAVED}/acme/tiny.json"), "{}");
+        user.write(".cache/mesa/a", "x");
         let (mut follower, changes) = follow(&user);
-        follower.read(&Config::default());
+        follower.read(&plain());
         quiet(&changes);
-        for name in [".bash_history", ".lmstudio/credentials", ".lmstudio/.internal/cache.json", ".cache/thumbs/a"] {
+        for name in [
+            ".bash_history",
+            ".lmstudio/credentials",
+            ".lmstudio/.internal/cache.json",
+            ".cache/mesa/b",
+            ".cache/thumbs/a",
+        ] {
             user.write(name, "x");
         }
-        follower.read(&Config::default());
+        follower.read(&plain());
         assert!(changes.recv_timeout(Duration::from_millis(300)).is_err(), "something was noticed");
     }
 
@@ -575,7 +583,7 @@ mod changes {
         let wanted = [".lmstudio-home-pointer", ".cache/lm-studio", ".lmstudio", ".lmstudio/settings.json"];
         assert_eq!(paths[..4], wanted.map(|name| user.path(name)));
         assert_eq!(paths[4], user.path(".lmstudio").join(SAVED));
-        let mut config = Config::default();
+        let mut config = plain();
         config.library.lm_studio_home = Some(user.path("mine"));
         let paths = watched(&read(&config, user.home()), user.home());
         assert_eq!(paths.len(), 3, "the pointer does not matter where the config names the home");
@@ -583,7 +591,8 @@ mod changes {
 
     fn follow(user: &User) -> (Follower, Receiver<()>) {
         let (sender, receiver) = channel();
-        (Follower::new(user.home().to_owned(), move || drop(sender.send(()))), receiver)
+        let changed = move || sender.send(()).expect("the test still listens");
+        (Follower::new(user.home().to_owned(), changed), receiver)
     }
 
     fn noticed(changes: &Receiver<()>, what: &str) {
@@ -634,8 +643,15 @@ impl User {
     }
 
     fn read(&self) -> LmStudioRead {
-        read(&Config::default(), self.home())
+        read(&plain(), self.home())
     }
+}
+
+/// Returns a config that adds no folder of its own.
+fn plain() -> Config {
+    let mut config = Config::default();
+    config.library.bundled_models = false;
+    config
 }
 
 fn roots(found: &LmStudioRead) -> Vec<(PathBuf, Origin)> {
@@ -660,5 +676,11 @@ fn structure_of(blocks: u32) -> Structure {
         quantisation: None,
         parameters: 8_000_000_000,
         notes: Vec::new(),
+        dimensions: Dimensions::default(),
+        memory: Memory::default(),
+        globals: Vec::new(),
+        layouts: Vec::new(),
+        kinds: Vec::new(),
+        pattern: Vec::new(),
     }
 }

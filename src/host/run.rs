@@ -173,7 +173,6 @@ async fn sleep_until(deadline: Option<Moment>) {
 struct Host<S> {
     events: Events,
     places: Arc<Places>,
-    user_home: PathBuf,
     show_tray: S,
     watcher: Watcher,
     notifier: Notifier,
@@ -183,7 +182,7 @@ struct Host<S> {
     last_request: u64,
     is_ready: bool,
     saving: Option<tokio::task::JoinHandle<()>>,
-    lm_studio_watch: Option<lmstudio::Watch>,
+    lm_studio: Arc<Mutex<lmstudio::Follower>>,
     _config_watch: Option<config_file::Watch>,
     _instance: Instance,
 }
@@ -196,12 +195,14 @@ impl<S: Fn(Box<Tray>)> Host<S> {
             watcher: Watcher::new(events.clone()),
             notifier: Notifier::spawn(events.clone()),
             probes: Arc::new(Mutex::new(Probes::new(None, Roots::default()))),
-            user_home: places::user_home().unwrap_or_default(),
+            lm_studio: Arc::new(Mutex::new(lmstudio::Follower::new(places::user_home().unwrap_or_default(), {
+                let events = events.clone();
+                move || events.post(Event::LmStudioChanged)
+            }))),
             answers: BTreeMap::new(),
             last_request: 0,
             is_ready: false,
             saving: None,
-            lm_studio_watch: None,
             _config_watch: watch_config(&events, &places),
             _instance: instance,
             places: Arc::new(places),
@@ -213,17 +214,9 @@ impl<S: Fn(Box<Tray>)> Host<S> {
 
     /// Takes from an event on its way to the engine what the host itself needs to know.
     fn look_at(&mut self, event: &Event) {
-        match event {
-            Event::ConfigRead { config, .. } => {
-                self.logs.set_level(&config.log.level);
-                *lock(&self.probes) = Probes::new(config.machine.nvml_library.clone(), Roots::default());
-            }
-            Event::LmStudioRead(read) => {
-                let events = self.events.clone();
-                let paths = lmstudio::watched(read, &self.user_home);
-                self.lm_studio_watch = lmstudio::watch(paths, move || events.post(Event::LmStudioChanged));
-            }
-            _ => {}
+        if let Event::ConfigRead { config, .. } = event {
+            self.logs.set_level(&config.log.level);
+            *lock(&self.probes) = Probes::new(config.machine.nvml_library.clone(), Roots::default());
         }
     }
 
@@ -256,9 +249,10 @@ impl<S: Fn(Box<Tray>)> Host<S> {
                 spawn_blocking(move || events.deliver_blocking(Event::Sampled(lock(&probes).sample())));
             }
             Effect::ReadLmStudio { config } => {
-                let user_home = self.user_home.clone();
+                let lm_studio = Arc::clone(&self.lm_studio);
                 spawn_blocking(move || {
-                    events.deliver_blocking(Event::LmStudioRead(Box::new(lmstudio::read(&config, &user_home))));
+                    let read = lock(&lm_studio).read(&config);
+                    events.deliver_blocking(Event::LmStudioRead(Box::new(read)));
                 });
             }
             Effect::ShowTray(tray) => {
