@@ -13,6 +13,8 @@ mod completions;
 mod config;
 mod doctor;
 mod estimate;
+#[cfg(test)]
+mod example;
 mod exit;
 mod facts;
 mod failure;
