@@ -1,5 +1,6 @@
 //! `fitwatch doctor`: everything fitwatch depends on, what is wrong and what to do.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use serde::Serialize;
@@ -132,11 +133,11 @@ fn config_check(places: &Places, config: &Result<Parsed, ReadError>, exists: boo
 
 fn running(places: &Places, report: &Report) -> Check {
     let socket = safe_path(&places.runtime);
-    match report.live {
-        true => Check::ok("fitwatch", format!("{} is running, to be asked in {socket}", safe(&report.version))),
-        false => Check::new("fitwatch", State::Note, format!("not running (nobody answers in {socket})"))
-            .with_hint("start it with `fitwatch`, or at every login with `fitwatch install`"),
+    if report.live {
+        return Check::ok("fitwatch", format!("{} is running, to be asked in {socket}", safe(&report.version)));
     }
+    Check::new("fitwatch", State::Note, format!("not running (nobody answers in {socket})"))
+        .with_hint("start it with `fitwatch`, or at every login with `fitwatch install`")
 }
 
 /// Returns how fitwatch is started at login.
@@ -238,16 +239,16 @@ fn render(checks: &[Check], columns: Option<usize>) -> String {
             State::Problem => ("PROBLEM", anstyle::AnsiColor::Red.on_default()),
         };
         let message = wrap(&check.message, columns, INDENT);
-        text.push_str(&format!("{style}{mark:7}{style:#}  {:10} {message}\n", check.part));
+        let _ = writeln!(text, "{style}{mark:7}{style:#}  {:10} {message}", check.part);
         if let Some(hint) = &check.hint {
-            text.push_str(&format!("{:INDENT$}→ {}\n", "", wrap(&safe(hint), columns, INDENT + 2)));
+            let _ = writeln!(text, "{:INDENT$}→ {}", "", wrap(&safe(hint), columns, INDENT + 2));
         }
     }
     let wrong = checks.iter().filter(|check| check.state == State::Problem).count();
-    text.push_str(&match wrong {
-        0 => "\nNothing is wrong.\n".to_owned(),
-        wrong => format!("\n{}.\n", words::count(wrong, "problem")),
-    });
+    let _ = match wrong {
+        0 => writeln!(text, "\nNothing is wrong."),
+        wrong => writeln!(text, "\n{}.", words::count(wrong, "problem")),
+    };
     text
 }
 

@@ -30,10 +30,8 @@ pub(super) fn run(request: &Request, format: Format) -> Result<Exit, Failure> {
 pub(super) fn render(report: &Report, columns: Option<usize>) -> String {
     let mut facts = Facts::new(columns);
     let version = safe(&report.version);
-    facts.heading(&match report.live {
-        true => format!("fitwatch {version} is running"),
-        false => format!("fitwatch {version} is not running: this is from a single scan"),
-    });
+    let state = if report.live { "is running" } else { "is not running: this is from a single scan" };
+    facts.heading(&format!("fitwatch {version} {state}"));
     facts.fact("models", &models(report));
     facts.fact("RAM", &words::memory(&report.machine.memory));
     for gpu in &report.machine.devices {
