@@ -1,5 +1,6 @@
 //! The command line as it is typed: the real program, in a home of its own, with no daemon.
 #![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 use std::fs::{self, File};
 use std::io::Read as _;

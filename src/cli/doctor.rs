@@ -230,7 +230,7 @@ fn problems(report: &Report) -> Vec<Check> {
 
 /// Returns the checks as text, a mark before each.
 fn render(checks: &[Check], columns: Option<usize>) -> String {
-    const INDENT: usize = 20;
+    const INDENT: usize = 24;
     let mut text = String::new();
     for check in checks {
         let (mark, style) = match check.state {
@@ -239,7 +239,7 @@ fn render(checks: &[Check], columns: Option<usize>) -> String {
             State::Problem => ("PROBLEM", anstyle::AnsiColor::Red.on_default()),
         };
         let message = wrap(&check.message, columns, INDENT);
-        let _ = writeln!(text, "{style}{mark:7}{style:#}  {:10} {message}", check.part);
+        let _ = writeln!(text, "{style}{mark:7}{style:#}  {:14} {message}", check.part);
         if let Some(hint) = &check.hint {
             let _ = writeln!(text, "{:INDENT$}→ {}", "", wrap(&safe(hint), columns, INDENT + 2));
         }
