@@ -3,9 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 use std::fs::{self, File};
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -239,6 +240,31 @@ fn what_needs_a_running_fitwatch_says_that_none_runs() {
 }
 
 #[test]
+fn a_second_start_shows_the_first_and_quit_waits_for_its_end() {
+    let home = Home::new();
+    home.model(".lmstudio/models/maker/tiny-GGUF/tiny.gguf");
+    let watch = ["run", "--no-tray"];
+    let mut first = home.command(&watch).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let is_live = || home.json(&["status", "--json"]).0["live"] == true;
+    let started = Instant::now();
+    while !is_live() {
+        assert!(started.elapsed() < Duration::from_secs(20), "it never answered");
+        sleep(Duration::from_millis(50));
+    }
+    let (code, output, error) = home.run(&watch);
+    assert_eq!(code, 0, "{error}");
+    assert!(output.starts_with("fitwatch") && output.contains("is running\n"), "{output}");
+    assert!(error.contains("running already"), "{error}");
+    assert_eq!(home.run(&["pause", "1h"]).0, 0);
+    assert!(home.run(&["status"]).1.contains("paused for 1 h"));
+    let (report, _) = home.json(&["recheck", "--json"]);
+    assert_eq!(report["models"].as_array().unwrap().len(), 1);
+    assert_eq!(home.run(&["quit"]).0, 0);
+    assert_eq!(first.wait().unwrap().code(), Some(0));
+    assert_eq!(home.run(&["quit"]).0, 5);
+}
+
+#[test]
 fn doctor_finds_nothing_wrong_on_a_bare_machine_and_a_broken_config() {
     let home = Home::new();
     let (doctor, code) = home.json(&["doctor", "--json"]);
@@ -284,12 +310,22 @@ fn piped_text_has_no_escapes_and_a_wish_for_colour_is_heard() {
 #[test]
 fn a_reader_that_leaves_early_is_no_failure() {
     let home = Home::new();
-    let mut child = home.command(&["completions", "zsh"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut first = [0; 16];
-    child.stdout.take().unwrap().read_exact(&mut first).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(0));
-    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    let model = home.model("tiny.gguf");
+    fs::write(home.0.path().join("cases.jsonl"), "{}\n").unwrap();
+    let cases = home.path("cases.jsonl");
+    for (arguments, code) in [
+        (["completions", "zsh"].as_slice(), 0),
+        (&["--help"], 0),
+        (&["estimate", &model, "--backend", "none", "--ram", "32GB"], 11),
+        (&["estimate", "--cases", &cases], 0),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = home.command(arguments).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {error}");
+        assert!(!error.contains("error"), "{arguments:?}: {error}");
+    }
 }
 
 #[test]
