@@ -28,4 +28,3 @@ pub mod login;
 pub mod logs;
 pub mod places;
 pub mod state;
-
