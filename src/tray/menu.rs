@@ -76,9 +76,13 @@ pub(super) fn problem_line(report: &Report) -> Option<String> {
     }
 }
 
-/// Returns what is known about a model besides its name.
+/// Returns what is known about a model besides its name. A quantisation that the name tells already
+/// is not told twice.
 fn model_words(model: &ModelReport) -> String {
-    let mut words: Vec<String> = model.quantisation.iter().map(|quantisation| tidy(quantisation)).collect();
+    let name = model.name.to_lowercase();
+    let quantisation = model.quantisation.iter().map(|quantisation| tidy(quantisation));
+    let mut words: Vec<String> =
+        quantisation.filter(|quantisation| !name.contains(&quantisation.to_lowercase())).collect();
     words.push(model.bytes.to_string());
     words.extend(state_words(model));
     words.join(" · ")

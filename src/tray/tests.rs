@@ -207,6 +207,12 @@ fn equal_reports_make_equal_trays() {
 }
 
 #[test]
+fn a_quantisation_that_the_name_tells_is_not_told_twice() {
+    let text = model_text(&judged("m-q4_k_m", judgement(Verdict::FullGpu, 1_000_000_000, "RAM")));
+    assert_eq!(text, "m-q4_k_m  4.9 GB · 1.0 GB to spare");
+}
+
+#[test]
 fn names_from_files_cannot_play_tricks() {
     let text = model_text(&ModelReport {
         name: "a\nb\u{202e}c\t&_".into(),
