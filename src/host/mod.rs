@@ -28,3 +28,7 @@ pub mod login;
 pub mod logs;
 pub mod places;
 pub mod state;
+
+pub mod once;
+pub mod run;
+pub mod signals;
