@@ -1,6 +1,6 @@
 //! The menu's rows.
 //!
-//! Every level has at most [`ROWS`] of them. Models are sorted by id, never by a number, so that
+//! Every level has at most [`ROWS`] of them. Models are sorted by name, never by a number, so that
 //! rows stay where they are while numbers change. Words, not signs: a screen reader reads them.
 
 use std::collections::BTreeMap;
@@ -107,9 +107,12 @@ fn groups(report: &Report) -> Vec<Row> {
     };
     groups
         .into_iter()
-        .map(|(group, models)| Row::Submenu {
-            text: format!("{} ({})", group.label(), models.len()),
-            rows: limited(&models, |model| row(model), "fitwatch list"),
+        .map(|(group, mut models)| {
+            models.sort_by_cached_key(|model| (model.name.to_lowercase(), &model.id));
+            Row::Submenu {
+                text: format!("{} ({})", group.label(), models.len()),
+                rows: limited(&models, |model| row(model), "fitwatch list"),
+            }
         })
         .collect()
 }

@@ -238,6 +238,21 @@ fn models_of_one_name_are_told_apart() {
 }
 
 #[test]
+fn models_are_sorted_by_name_whoever_published_them() {
+    let mut models = vec![
+        judged("lab/Zeta", judgement(Verdict::FullGpu, 1, "RAM")),
+        judged("other/alpha", judgement(Verdict::FullGpu, 9, "RAM")),
+        judged("third/Beta", judgement(Verdict::FullGpu, 5, "RAM")),
+    ];
+    for model in &mut models {
+        model.name = model.id.0.split_once('/').unwrap().1.into();
+    }
+    let menu = drawn(&tray(&report(models)).rows);
+    let place = |name: &str| menu.find(&format!("  {name}  ")).unwrap();
+    assert!(place("alpha") < place("Beta") && place("Beta") < place("Zeta"), "{menu}");
+}
+
+#[test]
 fn the_status_notice_says_what_the_menu_says() {
     let report = report(vec![judged("a", judgement(Verdict::FullGpu, 1, "RAM"))]);
     let notice = status_notice(&report);
