@@ -155,7 +155,8 @@ pub(super) struct Claim {
     pub(super) is_incomplete: bool,
     pub(super) rank: Rank,
     pub(super) is_link: bool,
-    pub(super) depth: usize,
+    /// Folders, then bytes: a shorter path comes first.
+    pub(super) length: (usize, usize),
     pub(super) key: PathBuf,
     pub(super) folder: Place,
 }
@@ -187,8 +188,8 @@ impl Claims {
 }
 
 impl Claim {
-    /// Counts the folders above a path.
-    pub(super) fn depth_of(path: &Path) -> usize {
-        path.components().count()
+    /// Measures a path.
+    pub(super) fn length_of(path: &Path) -> (usize, usize) {
+        (path.components().count(), path.as_os_str().len())
     }
 }

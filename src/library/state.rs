@@ -188,9 +188,15 @@ impl Library {
 
     /// Takes in a header.
     pub fn header_read(&mut self, read: HeaderRead, now: Moment) {
-        if let Some(path) = self.headers.read(read) {
-            self.redraw_folder_of(&path, now);
+        let is_cut = matches!(read.outcome, HeaderOutcome::Cut { .. });
+        let Some(path) = self.headers.read(read) else { return };
+        if is_cut && let Some(folder) = path.parent() {
+            // It may have grown since it was listed, and nobody need have said so.
+            for held in self.roots.iter_mut().filter(|held| held.folders.contains_key(folder)) {
+                held.schedule.look(folder, now.after(SETTLE));
+            }
         }
+        self.redraw_folder_of(&path, now);
     }
 
     /// Returns what is wanted now; each want is returned once.
@@ -273,7 +279,7 @@ impl Held {
             is_incomplete: !unit.missing.numbers.is_empty(),
             rank: self.rank,
             is_link: unit.is_link,
-            depth: Claim::depth_of(&unit.key),
+            length: Claim::length_of(&unit.key),
             key: unit.key.clone(),
             folder: (self.rank.1, folder.to_owned()),
         }
@@ -534,3 +540,10 @@ fn follow_header(headers: &mut Headers, unit: &Unit) {
         headers.withdraw(&unit.files);
     }
 }
+
+#[cfg(test)]
+mod random;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;

@@ -105,7 +105,7 @@ mod links {
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::symlink;
 
-    use fitwatch::library::{Listing, ModelFile};
+    use fitwatch::library::Listing;
 
     use super::*;
 
@@ -158,8 +158,6 @@ mod links {
             }
         }
         symlink(&rig.root, rig.root.join("maker/up")).unwrap();
-        symlink("/", rig.root.join("maker/self-loop")).unwrap_or_default();
-        fs::remove_file(rig.root.join("maker/self-loop")).unwrap();
         symlink("self", rig.root.join("maker/self")).unwrap();
         symlink("nowhere", rig.root.join("maker/dangling.gguf")).unwrap();
         let start = Instant::now();
@@ -203,6 +201,5 @@ mod links {
         assert_eq!(files[0].target, files[0].path);
         assert_eq!(files[1].target, real);
         assert_eq!(files[0].identity, files[1].identity);
-        let _: ModelFile = fitwatch::host::headers::file(&files[1].path).unwrap();
     }
 }
