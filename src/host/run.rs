@@ -173,7 +173,6 @@ async fn sleep_until(deadline: Option<Moment>) {
 struct Host<S> {
     events: Events,
     places: Arc<Places>,
-    user_home: PathBuf,
     show_tray: S,
     watcher: Watcher,
     notifier: Notifier,
@@ -181,9 +180,8 @@ struct Host<S> {
     logs: Logs,
     answers: BTreeMap<RequestId, oneshot::Sender<Reply>>,
     last_request: u64,
-    is_ready: bool,
     saving: Option<tokio::task::JoinHandle<()>>,
-    lm_studio_watch: Option<lmstudio::Watch>,
+    lm_studio: Arc<Mutex<lmstudio::Follower>>,
     _config_watch: Option<config_file::Watch>,
     _instance: Instance,
 }
@@ -196,12 +194,13 @@ impl<S: Fn(Box<Tray>)> Host<S> {
             watcher: Watcher::new(events.clone()),
             notifier: Notifier::spawn(events.clone()),
             probes: Arc::new(Mutex::new(Probes::new(None, Roots::default()))),
-            user_home: places::user_home().unwrap_or_default(),
+            lm_studio: Arc::new(Mutex::new(lmstudio::Follower::new(places::user_home().unwrap_or_default(), {
+                let events = events.clone();
+                move || events.post(Event::LmStudioChanged)
+            }))),
             answers: BTreeMap::new(),
             last_request: 0,
-            is_ready: false,
             saving: None,
-            lm_studio_watch: None,
             _config_watch: watch_config(&events, &places),
             _instance: instance,
             places: Arc::new(places),
@@ -213,17 +212,9 @@ impl<S: Fn(Box<Tray>)> Host<S> {
 
     /// Takes from an event on its way to the engine what the host itself needs to know.
     fn look_at(&mut self, event: &Event) {
-        match event {
-            Event::ConfigRead { config, .. } => {
-                self.logs.set_level(&config.log.level);
-                *lock(&self.probes) = Probes::new(config.machine.nvml_library.clone(), Roots::default());
-            }
-            Event::LmStudioRead(read) => {
-                let events = self.events.clone();
-                let paths = lmstudio::watched(read, &self.user_home);
-                self.lm_studio_watch = lmstudio::watch(paths, move || events.post(Event::LmStudioChanged));
-            }
-            _ => {}
+        if let Event::ConfigRead { config, .. } = event {
+            self.logs.set_level(&config.log.level);
+            *lock(&self.probes) = Probes::new(config.machine.nvml_library.clone(), Roots::default());
         }
     }
 
@@ -256,13 +247,15 @@ impl<S: Fn(Box<Tray>)> Host<S> {
                 spawn_blocking(move || events.deliver_blocking(Event::Sampled(lock(&probes).sample())));
             }
             Effect::ReadLmStudio { config } => {
-                let user_home = self.user_home.clone();
+                let lm_studio = Arc::clone(&self.lm_studio);
                 spawn_blocking(move || {
-                    events.deliver_blocking(Event::LmStudioRead(Box::new(lmstudio::read(&config, &user_home))));
+                    let read = lock(&lm_studio).read(&config);
+                    events.deliver_blocking(Event::LmStudioRead(Box::new(read)));
                 });
             }
             Effect::ShowTray(tray) => {
-                self.say_ready(&tray);
+                // Only the first makes the unit ready; the others change its status.
+                login::notify_ready(&tray.tooltip);
                 (self.show_tray)(tray);
             }
             Effect::Notify(notice) => self.notifier.show(notice),
@@ -294,16 +287,6 @@ impl<S: Fn(Box<Tray>)> Host<S> {
         }
     }
 
-    /// Tells the service manager, with the first tray and then with each new state, what is going on.
-    fn say_ready(&mut self, tray: &Tray) {
-        if self.is_ready {
-            login::notify_status(&tray.tooltip);
-        } else {
-            login::notify_ready(&tray.tooltip);
-            self.is_ready = true;
-        }
-    }
-
     fn open(&self, what: Open) {
         let path = match what {
             Open::Settings => self.places.config.clone(),
@@ -325,7 +308,10 @@ impl<S: Fn(Box<Tray>)> Host<S> {
 
 /// Opens a file or folder with the user's program for it.
 fn open_path(path: &Path) -> std::io::Result<()> {
-    open::that_detached(path)
+    match login::open_outside_unit(&path.to_string_lossy()) {
+        Some(mut command) => command.status().map(drop),
+        None => open::that_detached(path),
+    }
 }
 
 /// Serves the control socket. Without it the daemon goes on: only the commands cannot reach it.

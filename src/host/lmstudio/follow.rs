@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use notify::event::{AccessKind, AccessMode};
@@ -26,6 +27,7 @@ pub struct Follower {
     paths: Vec<PathBuf>,
     armed: BTreeMap<PathBuf, RecursiveMode>,
     interests: Arc<Mutex<Vec<Interest>>>,
+    has_changed: Arc<AtomicBool>,
 }
 
 /// A path whose change counts, as events name it.
@@ -37,22 +39,25 @@ struct Interest {
 }
 
 impl Follower {
-    /// Returns a follower that calls `changed` on a thread of its own whenever one of the files
-    /// may have changed: often several times for one change, so the caller waits for quiet.
+    /// Returns a follower that calls `changed`, on a thread of its own, when one of the files may
+    /// have changed since the last reading began: once, however much happens until the next one.
     pub fn new(user_home: PathBuf, changed: impl Fn() + Send + 'static) -> Follower {
         let interests = Arc::new(Mutex::new(Vec::new()));
-        let known = Arc::clone(&interests);
+        let has_changed = Arc::new(AtomicBool::new(false));
+        let (known, was_said) = (Arc::clone(&interests), Arc::clone(&has_changed));
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            if event.map_or(true, |event| is_of_interest(&event, &lock(&known))) {
+            let is_news = event.map_or(true, |event| is_of_interest(&event, &lock(&known)));
+            if is_news && !was_said.swap(true, Ordering::AcqRel) {
                 changed();
             }
         });
         let watcher = watcher.map_err(|error| error.to_string());
-        Follower { user_home, watcher, paths: Vec::new(), armed: BTreeMap::new(), interests }
+        Follower { user_home, watcher, paths: Vec::new(), armed: BTreeMap::new(), interests, has_changed }
     }
 
     /// Reads LM Studio's files and watches what this reading depends on. Blocks.
     pub fn read(&mut self, config: &Config) -> LmStudioRead {
+        self.has_changed.store(false, Ordering::Release);
         // A folder that was replaced since the last time is watched before it is read.
         let mut outcome = self.arm();
         let mut found = read(config, &self.user_home);
