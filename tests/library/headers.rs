@@ -9,10 +9,10 @@ use fitwatch::library::{HeaderOutcome, ModelFile};
 use crate::rig::{model, projector};
 
 fn written(bytes: &[u8]) -> (tempfile::TempDir, ModelFile) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a folder to test in");
     let path = folder.path().join("model.gguf");
-    fs::write(&path, bytes).unwrap();
-    let file = file(&path).unwrap();
+    fs::write(&path, bytes).expect("a file");
+    let file = file(&path).expect("its stamp");
     (folder, file)
 }
 

@@ -54,7 +54,7 @@ impl Rig {
 
     /// Sets the root, watches it, and waits until it is watched.
     pub(crate) fn watch(&mut self) {
-        self.watch_with(Options { check_every: Duration::from_secs(3_600), ..Options::default() });
+        self.watch_with(Options { check_every: Duration::from_hours(1), ..Options::default() });
         assert_eq!(self.watch, if self.root.exists() { "notifications" } else { "waiting for the folder" });
     }
 
@@ -101,7 +101,9 @@ impl Rig {
                 self.runtime.block_on(async { tokio::time::timeout(Duration::from_millis(10), inbox.next()).await });
             match next {
                 Ok(Some(Incoming::Event(Event::PathsDirty(paths)))) => {
-                    paths.iter().for_each(|path| self.library.dirty(path, clock::now()));
+                    for path in paths {
+                        self.library.dirty(&path, clock::now());
+                    }
                 }
                 Ok(Some(Incoming::Event(Event::EverythingDirty))) => self.library.rescan(clock::now()),
                 Ok(Some(Incoming::Event(Event::WatchChanged { watch, .. }))) => self.watch = watch,

@@ -75,7 +75,7 @@ fn step() -> impl Strategy<Value = (Step, bool)> {
     (step, prop::bool::weighted(0.8))
 }
 
-fn take(sim: &mut Simulation, step: Step, is_heard: bool) {
+fn take(sim: &mut Simulation, step: Step, is_told: bool) {
     let library = std::mem::take(&mut sim.library);
     let has = |sim: &Simulation, file: usize| sim.disk.files.contains_key(&sim.path(&name(file)));
     match step {
@@ -84,31 +84,36 @@ fn take(sim: &mut Simulation, step: Step, is_heard: bool) {
         Step::RemoveFolder(folder) => sim.remove(FOLDERS[folder]),
         Step::Rename(from, to) if has(sim, from) && from != to => sim.rename(&name(from), &name(to)),
         Step::RenameFolder(from, to) if !FOLDERS[to].starts_with(FOLDERS[from]) => {
-            sim.rename(FOLDERS[from], FOLDERS[to])
+            sim.rename(FOLDERS[from], FOLDERS[to]);
         }
-        Step::Link(to, file, is_hard) if has(sim, to) && !has(sim, file) => match is_hard {
-            true => sim.hard_link(&name(to), &name(file)),
-            false => sim.link(&name(to), &name(file)),
-        },
-        Step::Rename(..) | Step::RenameFolder(..) | Step::Link(..) => {}
+        Step::Link(to, file, true) if has(sim, to) && !has(sim, file) => sim.hard_link(&name(to), &name(file)),
+        Step::Link(to, file, false) if has(sim, to) && !has(sim, file) => sim.link(&name(to), &name(file)),
         Step::Dirty(file) => sim.touch(&name(file)),
-        Step::Rescan | Step::Wait(_) | Step::SlowWalks(_) => {}
+        // What is not possible as the disk stands, and what does not concern it.
+        Step::Rename(..)
+        | Step::RenameFolder(..)
+        | Step::Link(..)
+        | Step::Rescan
+        | Step::Wait(_)
+        | Step::SlowWalks(_) => {}
     }
     sim.library = library;
-    if is_heard {
+    if is_told {
         let heard: Vec<_> = sim.heard.drain(..).collect();
-        heard.iter().for_each(|path| sim.library.dirty(path, sim.now));
+        for path in heard {
+            sim.library.dirty(&path, sim.now);
+        }
     }
     sim.heard.clear();
 }
 
 fn run(sim: &mut Simulation, steps: Vec<(Step, bool)>) {
-    for (step, is_heard) in steps {
+    for (step, is_told) in steps {
         match step {
             Step::Rescan => sim.library.rescan(sim.now),
             Step::Wait(ms) => sim.run_for(Span(ms)),
             Step::SlowWalks(ms) => walk_slowly(sim, Span(ms)),
-            step => take(sim, step, is_heard),
+            step => take(sim, step, is_told),
         }
     }
 }
