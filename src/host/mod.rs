@@ -25,4 +25,3 @@ pub mod login;
 pub mod logs;
 pub mod places;
 pub mod state;
-
