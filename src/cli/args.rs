@@ -44,9 +44,9 @@ pub(super) enum Command {
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Start fitwatch at login from now on
-    Install,
+    Install(InstallArguments),
     /// No longer start fitwatch at login
-    Uninstall,
+    Uninstall(UninstallArguments),
     /// Silence alerts for a while
     #[command(after_help = "Example: fitwatch pause 1h30m")]
     Pause {
@@ -82,6 +82,28 @@ pub(super) struct RunArguments {
     /// Watch without a tray icon: over ssh, on a server
     #[arg(long)]
     pub(super) no_tray: bool,
+}
+
+/// The arguments of `install`.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(super) struct InstallArguments {
+    /// Also start it right away
+    #[arg(long)]
+    pub(super) now: bool,
+    /// Start it without a tray icon, also where nobody sits at the machine (systemd)
+    #[arg(long)]
+    pub(super) no_tray: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+/// The arguments of `uninstall`.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(super) struct UninstallArguments {
+    /// Only say what would be done
+    #[arg(long)]
+    pub(super) dry_run: bool,
 }
 
 /// The arguments of `list`.
@@ -146,11 +168,11 @@ pub(super) struct EstimateArguments {
     #[arg(long, value_name = "FILE.jsonl", exclusive = true)]
     pub(super) cases: Option<PathBuf>,
     #[command(flatten)]
+    pub(super) format: Format,
+    #[command(flatten)]
     pub(super) settings: SettingsArguments,
     #[command(flatten)]
     pub(super) devices: DevicesArguments,
-    #[command(flatten)]
-    pub(super) format: Format,
 }
 
 /// The settings of a load; what is left out is LM Studio's default.

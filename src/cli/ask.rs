@@ -1,22 +1,29 @@
 //! One question, one answer: from the running fitwatch, else from a single scan.
 
-use super::exit::Exit;
+use std::cell::RefCell;
+use std::time::Duration;
+
 use super::failure::Failure;
-use super::print::talk;
+use super::print::{Progress, talk};
 use super::text::safe;
 use crate::config::Config;
 use crate::engine::{Reply, Request};
-use crate::host::config_file;
-use crate::host::places::Places;
+use crate::host::control::{AskError, ask};
+use crate::host::instance::{Instance, InstanceError};
+use crate::host::places::{Places, user_home};
+use crate::host::probes::{Probes, Roots};
+use crate::host::{clock, config_file, once};
 use crate::machine::{Machine, Picture};
 use crate::report::{Detail, Report};
 
-/// Returns the answer to a question about models and machine.
-pub(super) fn answer(request: &Request) -> Result<Reply, Failure> {
-    match daemon(request)? {
-        Some(reply) => Ok(reply),
-        None => once(request),
-    }
+/// How long the running fitwatch may take for an answer that needs no scan.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a scan may take: folders on a network are slow.
+const SCAN_PATIENCE: Duration = Duration::from_mins(5);
+
+/// Returns where fitwatch keeps its things.
+pub(super) fn places() -> Result<Places, Failure> {
+    Places::find().map_err(|error| Failure::Problem(error.problem()))
 }
 
 /// Returns the whole report.
@@ -46,44 +53,55 @@ pub(super) fn tell(request: &Request) -> Result<(), Failure> {
 
 /// Returns the running fitwatch's answer, or nothing where none runs.
 pub(super) fn daemon(request: &Request) -> Result<Option<Reply>, Failure> {
-    let _ = request;
-    Ok(None)
+    let patience = if *request == Request::Recheck { SCAN_PATIENCE } else { PATIENCE };
+    match ask(&places()?, request, patience) {
+        Ok(reply) => Ok(Some(reply)),
+        Err(AskError::NoDaemon) => Ok(None),
+        Err(error) => Err(Failure::Unanswered(error)),
+    }
 }
 
-/// Returns whether a fitwatch runs.
+/// Returns whether a fitwatch runs, whether or not it answers.
 pub(super) fn is_running() -> Result<bool, Failure> {
-    Ok(false)
-}
-
-/// Watches until asked to quit.
-pub(super) fn watch(tray: bool) -> Result<Exit, Failure> {
-    let _ = tray;
-    Err(Failure::Host("the watch is not built in yet".into()))
+    Ok(matches!(Instance::acquire(&places()?), Err(InstanceError::Running)))
 }
 
 /// Returns the config in force; a broken file is warned of and the defaults are used.
 pub(super) fn config() -> Config {
-    let read = Places::find().map(|places| config_file::read(&places.config));
-    match read {
-        Ok(Ok(parsed)) => parsed.config,
-        Ok(Err(error)) => {
+    let Ok(places) = Places::find() else {
+        return Config::default();
+    };
+    match config_file::read(&places.config) {
+        Ok(parsed) => parsed.config,
+        Err(error) => {
             talk(&format!("warning: {}; the defaults are used", safe(&error.to_string())));
             Config::default()
         }
-        Err(_) => Config::default(),
     }
 }
 
 /// Returns the machine as it is now.
 pub(super) fn picture(config: &Config) -> Picture {
-    let _ = config;
-    Machine::default().picture().clone()
+    let mut probes = Probes::new(config.machine.nvml_library.clone(), Roots::default());
+    let mut machine = Machine::default();
+    machine.sampled(&probes.sample(), clock::now());
+    machine.picture().clone()
 }
 
-/// Returns the answer of a single scan.
-fn once(request: &Request) -> Result<Reply, Failure> {
-    let _ = request;
-    Err(Failure::Host("a single scan is not built in yet".into()))
+/// Returns the answer to a question about models and machine.
+fn answer(request: &Request) -> Result<Reply, Failure> {
+    match daemon(request) {
+        Ok(Some(reply)) => return Ok(reply),
+        Ok(None) => {}
+        // The question has an answer all the same.
+        Err(failure @ Failure::Unanswered(_)) => talk(&format!("warning: {failure}; scanning once instead")),
+        Err(failure) => return Err(failure),
+    }
+    // A single scan is as new as can be.
+    let request = if *request == Request::Recheck { Request::Report } else { request.clone() };
+    let progress = RefCell::new(Progress::new());
+    let home = user_home().unwrap_or_default();
+    Ok(once::answer(&places()?, &home, request, |done, total| progress.borrow_mut().update(done, total)))
 }
 
 /// Returns what an answer means that nobody hoped for.
@@ -93,8 +111,6 @@ fn unexpected(reply: Reply) -> Failure {
             Failure::NoSuchModel { asked, nearest: nearest.into_iter().map(|id| id.0).collect() }
         }
         Reply::Refused { message } => Failure::Refused(message),
-        Reply::Report(_) | Reply::Detail(_) | Reply::Done => {
-            Failure::Refused("it answered something else; are there two versions of fitwatch?".into())
-        }
+        Reply::Report(_) | Reply::Detail(_) | Reply::Done => Failure::Refused("it answered something else".into()),
     }
 }

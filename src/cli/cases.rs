@@ -14,8 +14,8 @@ use serde_json::Value;
 
 use crate::gguf::{Header, Limits, ShardName, join_shards, read_header};
 use crate::memory::{
-    Backend, Bill, CacheType, Devices, EngineProfile, FlashAttention, Gpu, GpuLayers, LogitRows, Part, Pool, Settings,
-    Structure, bill,
+    Backend, Bill, CacheType, Devices, EngineProfile, FlashAttention, Gpu, GpuLayers, Kind, LogitRows, Part, Pool,
+    Projector, Settings, Structure, bill,
 };
 use crate::units::Bytes;
 
@@ -41,6 +41,7 @@ pub fn run(input: impl BufRead, mut output: impl Write) -> io::Result<usize> {
 /// A case as it is read. Every key has the default of a plain run, so a short case is a case.
 #[derive(Debug, Deserialize)]
 #[serde(default)]
+#[expect(clippy::struct_excessive_bools, reason = "the keys of the tables")]
 struct Case {
     id: Value,
     path: Option<PathBuf>,
@@ -61,6 +62,7 @@ struct Case {
     flash_attn: String,
     n_outputs_max: u32,
     embeddings: bool,
+    on_gpu: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -91,6 +93,7 @@ impl Default for Case {
             flash_attn: "auto".into(),
             n_outputs_max: 0,
             embeddings: false,
+            on_gpu: true,
         }
     }
 }
@@ -107,6 +110,7 @@ struct Answer {
 
 /// What llama.cpp accounts for on one device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the keys of the tables")]
 struct DeviceBytes {
     model_bytes: Bytes,
     kv_bytes: Bytes,
@@ -118,7 +122,12 @@ struct DeviceBytes {
 fn answer(line: &str, library: &mut Library) -> Result<Answer, String> {
     let case: Case = serde_json::from_str(line).map_err(|error| format!("not a case: {error}"))?;
     let path = case.path.clone().ok_or("the case has no path")?;
-    let structure = library.structure(&path)?;
+    let structure = match library.model(&path)? {
+        Model::Language(structure) => structure,
+        Model::Projector(projector) => {
+            return Ok(Answer { id: case.id, devices: Some(projected(projector, case.on_gpu)), error: None });
+        }
+    };
     let (settings, devices, profile) = (settings(&case)?, devices(&case)?, profile(&case));
     let bill = bill(structure, None, &settings, &devices, &profile);
     Ok(Answer { id: case.id, devices: Some(by_device(&bill, &devices)), error: None })
@@ -199,24 +208,41 @@ fn id_of(line: &str) -> Value {
     row.ok().and_then(|row| row.get("id").cloned()).unwrap_or(Value::Null)
 }
 
-/// Structures by path: many cases share a file.
+/// Returns a projector's bytes, all on its device.
+fn projected(projector: &Projector, on_gpu: bool) -> BTreeMap<String, DeviceBytes> {
+    let bytes =
+        DeviceBytes { model_bytes: projector.weights, compute_bytes: projector.compute, ..DeviceBytes::default() };
+    BTreeMap::from([(if on_gpu { "CUDA0" } else { "CPU" }.to_owned(), bytes)])
+}
+
+/// Models by path: many cases share a file.
 #[derive(Default)]
-struct Library(HashMap<PathBuf, Result<Structure, String>>);
+struct Library(HashMap<PathBuf, Result<Model, String>>);
+
+/// What a file turned out to hold.
+enum Model {
+    Language(Structure),
+    Projector(Projector),
+}
 
 impl Library {
-    fn structure(&mut self, path: &Path) -> Result<&Structure, String> {
+    fn model(&mut self, path: &Path) -> Result<&Model, String> {
         let known = self.0.entry(path.to_owned()).or_insert_with(|| read(path));
         known.as_ref().map_err(Clone::clone)
     }
 }
 
-fn read(path: &Path) -> Result<Structure, String> {
+fn read(path: &Path) -> Result<Model, String> {
     let mut headers = Vec::new();
     for part in parts(path) {
         headers.push(header(&part).map_err(|error| format!("{}: {error}", part.display()))?);
     }
     let header = join_shards(headers).map_err(|error| error.to_string())?;
-    Structure::from_header(&header).map_err(|error| error.to_string())
+    let structure = Structure::from_header(&header).map_err(|error| error.to_string())?;
+    if structure.kind == Kind::Projector {
+        return Projector::from_header(&header).map(Model::Projector).map_err(|error| error.to_string());
+    }
+    Ok(Model::Language(structure))
 }
 
 /// Returns the file, or all shards where the file is one of several.

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::args::{ConfigCommand, Format};
+use super::ask::places;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::print::{print, print_json, talk};
 use super::text::{safe, safe_path};
 use crate::config::{self, Config, ConfigError, Parsed};
 use crate::host::config_file::{self, ReadError};
-use crate::host::places::Places;
 use crate::report::SCHEMA;
 
 /// The JSON form of a check.
@@ -55,11 +55,6 @@ pub(super) fn run(command: ConfigCommand) -> Result<Exit, Failure> {
         ConfigCommand::Check { file, format } => check(file, format),
         ConfigCommand::Show(format) => show(format),
     }
-}
-
-/// Returns where fitwatch keeps its things.
-pub(super) fn places() -> Result<Places, Failure> {
-    Places::find().map_err(|error| Failure::Host(error.to_string()))
 }
 
 fn check(file: Option<PathBuf>, format: Format) -> Result<Exit, Failure> {

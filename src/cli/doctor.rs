@@ -1,9 +1,11 @@
 //! `fitwatch doctor`: everything fitwatch depends on, what is wrong and what to do.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use super::args::Format;
-use super::config::places;
+use super::ask::places;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::print::{columns, print, print_json};
@@ -13,6 +15,7 @@ use super::{ask, words};
 use crate::config::Parsed;
 use crate::engine::Request;
 use crate::host::config_file::{self, ReadError};
+use crate::host::login::{Installed, Surroundings};
 use crate::host::places::Places;
 use crate::library::{Origin, RootState};
 use crate::lmstudio::HomeBasis;
@@ -59,7 +62,8 @@ pub(super) fn run(format: Format) -> Result<Exit, Failure> {
     let config = config_file::read(&places.config);
     // That the models cannot be read must not hide what else there is to say.
     let report = ask::report(&Request::Report);
-    let checks = checks(&places, &config, places.config.exists(), report.as_deref());
+    let mut checks = checks(&places, &config, places.config.exists(), report.as_deref());
+    checks.extend(Surroundings::find().map(|surroundings| login(&surroundings.installed())));
     let ok = checks.iter().all(|check| check.state != State::Problem);
     if format.json {
         print_json(&DoctorForm { schema: SCHEMA, ok, checks })?;
@@ -132,6 +136,25 @@ fn running(places: &Places, report: &Report) -> Check {
         true => Check::ok("fitwatch", format!("{} is running, to be asked in {socket}", safe(&report.version))),
         false => Check::new("fitwatch", State::Note, format!("not running (nobody answers in {socket})"))
             .with_hint("start it with `fitwatch`, or at every login with `fitwatch install`"),
+    }
+}
+
+/// Returns how fitwatch is started at login.
+fn login(installed: &[Installed]) -> Check {
+    let Some(first) = installed.first() else {
+        return Check::new("login", State::Note, "fitwatch does not start at login".into())
+            .with_hint("run `fitwatch install`");
+    };
+    let message = format!("{} ({})", first.kind.label(), safe(&first.place));
+    let program = first.program.as_deref().filter(|program| !Path::new(program).exists());
+    match (installed.len(), program) {
+        (1, None) => Check::ok("login", message),
+        (1, Some(program)) => {
+            let message = format!("{message} starts {}, which is not there", safe(program));
+            Check::new("login", State::Problem, message).with_hint("run `fitwatch install` again")
+        }
+        (number, _) => Check::new("login", State::Problem, format!("fitwatch is started in {number} ways"))
+            .with_hint("run `fitwatch install`: it keeps one"),
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) struct Facts {
 }
 
 /// The column at which facts begin.
-const INDENT: usize = 14;
+const INDENT: usize = 17;
 
 impl Facts {
     /// Returns no facts, to be set for a terminal's width.
@@ -62,7 +62,7 @@ impl Facts {
             self.verdict("verdict", &fit.now);
         } else {
             self.verdict("right now", &fit.now);
-            self.verdict("at its best", &fit.machine);
+            self.verdict("on this machine", &fit.machine);
         }
         if let Some(context) = fit.largest_context {
             self.fact("up to", &format!("a context of {} tokens fits fully right now", thousands(context.into())));

@@ -8,7 +8,8 @@ use thiserror::Error;
 
 use super::exit::Exit;
 use super::text::{safe, safe_path};
-use crate::report::SCHEMA;
+use crate::host::control::AskError;
+use crate::report::{Problem, SCHEMA};
 
 /// Why a command could not answer.
 #[derive(Debug, Error)]
@@ -38,6 +39,9 @@ pub(super) enum Failure {
     /// There is nothing to talk to.
     #[error("fitwatch is not running")]
     NotRunning,
+    /// The running fitwatch could not be asked.
+    #[error("{}", safe(&.0.to_string()))]
+    Unanswered(#[source] AskError),
     /// The running fitwatch did not do it.
     #[error("the running fitwatch did not answer as hoped: {}", safe(.0))]
     Refused(String),
@@ -45,8 +49,8 @@ pub(super) enum Failure {
     #[error("{}", safe(.0))]
     Usage(String),
     /// The machine did not do its part.
-    #[error("{}", safe(.0))]
-    Host(String),
+    #[error("{}", safe(&.0.message))]
+    Problem(Problem),
 }
 
 /// A failure as JSON.
@@ -68,7 +72,7 @@ impl Failure {
     /// Returns the exit code.
     pub(super) const fn exit(&self) -> Exit {
         match self {
-            Failure::Output(_) | Failure::Refused(_) | Failure::Host(_) => Exit::Failed,
+            Failure::Output(_) | Failure::Unanswered(_) | Failure::Refused(_) | Failure::Problem(_) => Exit::Failed,
             Failure::NoSuchModel { .. } | Failure::NoSuchFile(_) => Exit::NotFound,
             Failure::Unreadable { .. } => Exit::Unreadable,
             Failure::NotRunning => Exit::NotRunning,
@@ -87,12 +91,10 @@ impl Failure {
                 Some(format!("name one of these:{}", names.concat()))
             }
             Failure::NotRunning => Some("start it with `fitwatch`".into()),
+            Failure::Problem(problem) => problem.hint.as_deref().map(|hint| safe(hint).into_owned()),
+            Failure::Unanswered(error) => Some(error.hint().into()),
             Failure::Refused(_) => Some("run `fitwatch doctor`".into()),
-            Failure::Output(_)
-            | Failure::NoSuchFile(_)
-            | Failure::Unreadable { .. }
-            | Failure::Usage(_)
-            | Failure::Host(_) => None,
+            Failure::Output(_) | Failure::NoSuchFile(_) | Failure::Unreadable { .. } | Failure::Usage(_) => None,
         }
     }
 
@@ -108,9 +110,10 @@ impl Failure {
             Failure::NoSuchFile(_) => "no_such_file",
             Failure::Unreadable { .. } => "unreadable",
             Failure::NotRunning => "not_running",
+            Failure::Unanswered(_) => "unanswered",
             Failure::Refused(_) => "refused",
             Failure::Usage(_) => "usage",
-            Failure::Host(_) => "host",
+            Failure::Problem(_) => "problem",
         };
         FailureForm { schema: SCHEMA, error: ErrorForm { kind, message: self.to_string(), nearest } }
     }

@@ -47,16 +47,15 @@ pub(super) fn read_projector(path: &Path) -> Result<Projector, Failure> {
     Projector::from_header(&header).map_err(|error| unreadable(path, &error))
 }
 
-/// Returns a projector that lies beside a model, as LM Studio would attach it.
+/// Returns the projector that lies beside a model; nothing where there are several to choose from.
 pub(super) fn projector_beside(path: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")));
     let is_projector = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
         name.contains("mmproj") && name.ends_with(".gguf")
     };
-    let mut found: Vec<PathBuf> = entries.ok()?.flatten().map(|entry| entry.path()).filter(is_projector).collect();
-    found.sort();
-    found.into_iter().next()
+    let mut found = entries.ok()?.flatten().map(|entry| entry.path()).filter(is_projector);
+    found.next().filter(|_| found.next().is_none())
 }
 
 fn read(path: &Path) -> Result<(Vec<PathBuf>, Header), Failure> {

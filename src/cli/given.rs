@@ -11,8 +11,7 @@ use crate::units::Bytes;
 
 /// Returns the usual settings with those given put in their place.
 pub(super) fn settings(given: &SettingsArguments, usual: SettingsFor, context_train: u32) -> SettingsFor {
-    let SettingsFor { mut settings, mut basis, assumptions } = usual;
-    let before = settings.clone();
+    let mut settings = usual.settings.clone();
     put(&mut settings.context, given.context);
     if settings.context == 0 {
         settings.context = context_train;
@@ -31,10 +30,11 @@ pub(super) fn settings(given: &SettingsArguments, usual: SettingsFor, context_tr
     settings.swa_full |= given.swa_full;
     settings.mmap &= !given.no_mmap;
     settings.mtp |= given.mtp;
-    if settings != before {
-        basis = SettingsBasis::Given;
+    if settings == usual.settings {
+        return usual;
     }
-    SettingsFor { settings, basis, assumptions }
+    let assumptions = vec!["what is not given is LM Studio's default".to_owned()];
+    SettingsFor { settings, basis: SettingsBasis::Given, assumptions }
 }
 
 /// What an estimate is for: a machine, and whether it is this one.

@@ -74,8 +74,8 @@ fn answer(command: Command) -> Result<Exit, Failure> {
         Command::Estimate(arguments) => estimate::run(&arguments),
         Command::Doctor(format) => doctor::run(format),
         Command::Config(command) => config::run(command),
-        Command::Install => login::install(),
-        Command::Uninstall => login::uninstall(),
+        Command::Install(arguments) => login::install(arguments),
+        Command::Uninstall(arguments) => login::uninstall(arguments),
         Command::Pause { duration } => tell::pause(duration),
         Command::Resume => tell::resume(),
         Command::Recheck(format) => status::run(&Request::Recheck, format),
@@ -93,8 +93,8 @@ const fn wants_json(command: &Command) -> bool {
         Command::Config(ConfigCommand::Check { format, .. } | ConfigCommand::Show(format)) => format.json,
         Command::Config(ConfigCommand::Path)
         | Command::Run(_)
-        | Command::Install
-        | Command::Uninstall
+        | Command::Install(_)
+        | Command::Uninstall(_)
         | Command::Pause { .. }
         | Command::Resume
         | Command::Quit

@@ -27,8 +27,7 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
 
 /// Prints a value as JSON on stdout.
 pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    let json = serde_json::to_string_pretty(value)
-        .map_err(|error| Failure::Host(format!("the answer has no JSON form: {error}")))?;
+    let json = serde_json::to_string_pretty(value).map_err(|error| Failure::Output(error.into()))?;
     print(&(safe_json(&json) + "\n"))
 }
 
@@ -47,31 +46,36 @@ pub(super) fn columns() -> Option<usize> {
 #[derive(Debug)]
 pub(super) struct Progress {
     started: Instant,
-    bar: ProgressBar,
+    bar: Option<ProgressBar>,
 }
 
 impl Progress {
     /// Returns progress that is not shown yet.
     pub(super) fn new() -> Progress {
-        Progress { started: Instant::now(), bar: ProgressBar::hidden() }
+        Progress { started: Instant::now(), bar: None }
     }
 
     /// Takes note of how far the work has come.
-    pub(super) fn update(&mut self, done: u64, total: u64) {
-        if self.bar.is_hidden() && self.started.elapsed() > PATIENCE {
+    pub(super) fn update(&mut self, done: usize, total: usize) {
+        if self.bar.is_none() && self.started.elapsed() > PATIENCE {
             // indicatif draws on terminals only.
-            self.bar = ProgressBar::new(total);
+            let bar = ProgressBar::new(0);
             if let Ok(style) = ProgressStyle::with_template("reading models {bar:30} {pos} of {len}") {
-                self.bar.set_style(style);
+                bar.set_style(style);
             }
+            self.bar = Some(bar);
         }
-        self.bar.set_length(total);
-        self.bar.set_position(done);
+        if let Some(bar) = &self.bar {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.bar.finish_and_clear();
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
     }
 }

@@ -4,8 +4,11 @@
 //! an [`Event`](crate::engine::Event) on one bounded channel ([`events`]). A part that fails says
 //! so as a [`Problem`](crate::report::Problem) and the rest goes on.
 
+#[cfg(target_os = "linux")]
+mod bus;
 pub mod clock;
 pub mod events;
+mod part;
 
 pub mod headers;
 pub mod walk;
@@ -25,3 +28,7 @@ pub mod login;
 pub mod logs;
 pub mod places;
 pub mod state;
+
+pub mod once;
+pub mod run;
+pub mod signals;

@@ -6,10 +6,17 @@
 //! is counted once, and that a vanished file takes its model with it. Walking folders, watching
 //! them and reading headers is left to [`crate::host`].
 
+mod catalogue;
+mod draw;
+mod folder;
+mod headers;
 mod listing;
 mod model;
+mod names;
+mod schedule;
 mod state;
 
 pub use listing::{FileIdentity, FoundFile, Listing, Origin, Root, RootState};
 pub use model::{Model, ModelFile, ModelId, ModelState, Stamp};
+pub use names::FileRole;
 pub use state::{HeaderOutcome, HeaderRead, Library, Remembered, Want};

@@ -16,7 +16,7 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
     let keys = Keys::new(&header.metadata, architecture);
     let mut notes = header.notes.clone();
     if is_projector(header, architecture) {
-        return projector_alone(header, architecture, notes);
+        return Ok(projector_alone(header, architecture, notes));
     }
     let blocks = keys.required("block_count", MOST_BLOCKS)?;
     let mtp = keys.number("nextn_predict_layers").unwrap_or(0).min(blocks);
@@ -265,10 +265,10 @@ fn is_projector(header: &Header, architecture: &str) -> bool {
     architecture == "clip" || header.metadata.text("general.type") == Some("mmproj")
 }
 
-/// Returns the structure of a projector file: no blocks, every tensor outside them.
-fn projector_alone(header: &Header, architecture: &str, mut notes: Vec<String>) -> Result<Structure, StructureError> {
-    let tensors = Tensors::sort(header, 0, &mut notes)?;
-    Ok(Structure {
+/// Returns the structure of a projector file: what names it, and no tensors, as a
+/// [`super::Projector`] is what bills it.
+fn projector_alone(header: &Header, architecture: &str, notes: Vec<String>) -> Structure {
+    Structure {
         architecture: architecture.to_owned(),
         kind: Kind::Projector,
         blocks: 0,
@@ -279,11 +279,11 @@ fn projector_alone(header: &Header, architecture: &str, mut notes: Vec<String>) 
         notes,
         dimensions: Dimensions::default(),
         memory: Memory::default(),
-        globals: tensors.globals,
+        globals: Vec::new(),
         layouts: Vec::new(),
         kinds: Vec::new(),
         pattern: Vec::new(),
-    })
+    }
 }
 
 fn parameters(header: &Header) -> u64 {

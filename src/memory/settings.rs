@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::gguf::TensorType;
 
 /// The settings of one load. LM Studio's keys and llama.cpp's arguments both end up here.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the engine")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// Context length in tokens (`--ctx-size`); 0 means the model's own.

@@ -69,6 +69,7 @@ pub struct Dimensions {
 
 /// What a model remembers between tokens, and how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, kept small")]
 pub struct Memory {
     /// Whether there is a memory at all: encoders have none.
     pub any: bool,
@@ -86,6 +87,7 @@ pub struct Memory {
 
 /// One kind of block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, kept small")]
 pub struct BlockKind {
     /// Its tensors, an index into [`Structure::layouts`].
     pub layout: u16,

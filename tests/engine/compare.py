@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 
 # What each part may be off by, as a share. Weights, cache and output are exact but for the log's
 # rounding to a hundredth of a MiB; the compute buffer follows formulas that are checked to a few
@@ -32,7 +33,7 @@ params.cpuparams.n_threads, params.verbosity, params.warmup = 2, 5, False
 if "cache_type" in case:
     kind = getattr(xllamacpp.ggml_type, "GGML_TYPE_" + case["cache_type"].upper())
     params.cache_type_k = params.cache_type_v = kind
-xllamacpp.Server(params)
+server = xllamacpp.Server(params)
 print("LOADED", flush=True)
 os._exit(0)
 """
@@ -40,14 +41,19 @@ os._exit(0)
 
 def logged(model, case):
     """Returns the bytes of each part as llama.cpp logs them for its last, real load."""
-    run = subprocess.run([sys.executable, "-c", LOAD, model, json.dumps(case)], capture_output=True, text=True, timeout=300)
-    text = run.stdout + run.stderr
+    # A file, not a pipe: llama.cpp's threads may hold a pipe open after the process has ended.
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
+        load = [sys.executable, "-c", LOAD, model, json.dumps(case)]
+        subprocess.run(load, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=120)
+        log.seek(0)
+        text = log.read()
     if "LOADED" not in text:
         sys.exit(f"llama.cpp did not load {case}:\n{text[-2000:]}")
     # A dry run that sizes the load comes first, with buffers of 0.00 MiB for the weights.
-    text = text[text.rindex("load_tensors: loading model tensors") :] if "load_tensors: loading model tensors" in text else text
+    text = text[text.rindex("load_tensors: loading model tensors") :]
     parts = dict.fromkeys(ALLOWED, 0.0)
     names = [
+        (r"CPU_Mapped model buffer size = +([\d.]+)", "weights"),
         (r"CPU_REPACK model buffer size = +([\d.]+)", "repacked_weights"),
         (r"CPU KV buffer size = +([\d.]+)", "kv_cache"),
         (r"CPU +output buffer size = +([\d.]+)", "output"),
@@ -55,9 +61,6 @@ def logged(model, case):
     ]
     for pattern, part in names:
         parts[part] = sum(float(size) for size in re.findall(pattern, text)) * 2**20
-    mapped = sum(float(size) for size in re.findall(r"CPU_Mapped model buffer size = +([\d.]+)", text)) * 2**20
-    # The mapped range holds the tensors that were repacked as well; fitwatch lists those apart.
-    parts["weights"] = mapped - parts["repacked_weights"]
     return parts
 
 

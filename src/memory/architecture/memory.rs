@@ -104,13 +104,13 @@ pub(in crate::memory) fn remembered(header: &Header) -> Remembered {
         // Fused or unnamed projections hide attention; a block that shows no state gets a cache.
         Rule::Unknown => each(&|block| header.shows[block].attention || !header.shows[block].recurrent),
     };
-    let (indexed, indexer) = indexer(header);
+    let (indexed, widths) = indexer(header);
     let mut found = Remembered {
         any: !matches!(rule, Rule::Nothing),
         cached,
         recurrent,
         indexed,
-        indexer,
+        indexer: widths,
         state: state(header),
         notes: Vec::new(),
     };

@@ -1,1 +1,0 @@
-//! notifications: to come.

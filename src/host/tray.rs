@@ -1,1 +1,0 @@
-//! tray: to come.

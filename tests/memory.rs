@@ -1,0 +1,511 @@
+//! The bill against llama.cpp's own accounting, and its promises for any header.
+
+use std::collections::BTreeMap;
+
+use fitwatch::gguf::{Header, Metadata, Tensor, TensorType, Value};
+use fitwatch::memory::{
+    Backend, Basis, Bill, CacheType, Devices, EngineProfile, FlashAttention, Gpu, GpuLayers, Kind, LogitRows, Part,
+    Pool, Projector, Settings, Structure, StructureError, bill,
+};
+use fitwatch::units::Bytes;
+use proptest::prelude::*;
+use serde_json::Value as Json;
+
+fn structures() -> BTreeMap<String, Structure> {
+    let read = |line: &str| {
+        let mut row: Json = serde_json::from_str(line).unwrap();
+        let structure = serde_json::from_value(row["structure"].take()).unwrap();
+        (row["name"].as_str().unwrap().to_owned(), structure)
+    };
+    include_str!("fixtures/truth/structures.jsonl").lines().map(read).collect()
+}
+
+fn structure(name: &str) -> Structure {
+    structures().remove(name).unwrap()
+}
+
+fn cases() -> Vec<Json> {
+    include_str!("fixtures/truth/cases.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn billed(case: &Json, structures: &BTreeMap<String, Structure>) -> Bill {
+    let number = |key: &str| u32::try_from(case[key].as_u64().unwrap()).unwrap();
+    let flag = |key: &str| case[key].as_bool().unwrap();
+    let cache = |key: &str| CacheType::from_name(case[key].as_str().unwrap()).unwrap();
+    let settings = Settings {
+        context: number("n_ctx"),
+        batch: number("n_batch"),
+        ubatch: number("n_ubatch"),
+        parallel: number("n_parallel"),
+        unified_kv: flag("kv_unified"),
+        cache_type_k: cache("type_k"),
+        cache_type_v: cache("type_v"),
+        flash_attention: match case["flash_attn"].as_str().unwrap() {
+            "on" => FlashAttention::On,
+            "off" => FlashAttention::Off,
+            _ => FlashAttention::Auto,
+        },
+        gpu_layers: GpuLayers::Count(number("n_gpu_layers")),
+        cpu_moe: number("n_cpu_moe"),
+        offload_kv: flag("offload_kqv"),
+        swa_full: flag("swa_full"),
+        mmap: false,
+        embeddings: flag("embeddings"),
+        mtp: false,
+    };
+    let gpu = |gpu: &Json| Gpu {
+        name: gpu["name"].as_str().unwrap().into(),
+        memory: Bytes(gpu["memory_bytes"].as_u64().unwrap()),
+    };
+    let gpus: Vec<Gpu> = case["gpus"].as_array().unwrap().iter().map(gpu).collect();
+    let backend = if gpus.is_empty() { Backend::None } else { Backend::Cuda };
+    let profile = EngineProfile {
+        name: "case".into(),
+        logit_rows: LogitRows::Count(number("n_outputs_max")),
+        cpu_repack: flag("cpu_repack"),
+    };
+    let structure = &structures[case["structure"].as_str().unwrap()];
+    bill(structure, None, &settings, &Devices { backend, gpus }, &profile)
+}
+
+fn pools(case: &Json) -> Vec<(String, Pool)> {
+    let gpus = (0u16..).zip(case["gpus"].as_array().unwrap());
+    let gpus = gpus.map(|(index, gpu)| (gpu["name"].as_str().unwrap().to_owned(), Pool::Gpu(index)));
+    gpus.chain([("CPU".to_owned(), Pool::Host)]).collect()
+}
+
+fn sum(bill: &Bill, pool: Pool, parts: &[Part]) -> u64 {
+    let lines = bill.lines.iter().filter(|line| line.pool == pool && parts.contains(&line.part));
+    lines.map(|line| line.bytes.0).sum()
+}
+
+#[test]
+fn weights_cache_and_state_equal_what_llama_cpp_allocates() {
+    let structures = structures();
+    for case in cases() {
+        let bill = billed(&case, &structures);
+        for (name, pool) in pools(&case) {
+            let truth = |key: &str| case["devices"][&name][key].as_u64().unwrap_or(0);
+            let id = format!("{} {} on {name}", case["id"], case["structure"]);
+            let weights = sum(&bill, pool, &[Part::Weights, Part::RepackedWeights]);
+            assert_eq!(weights, truth("model_bytes"), "weights of {id}");
+            assert_eq!(sum(&bill, pool, &[Part::KvCache]), truth("kv_bytes"), "cache of {id}");
+            assert_eq!(sum(&bill, pool, &[Part::RecurrentState]), truth("rs_bytes"), "state of {id}");
+            assert_eq!(sum(&bill, pool, &[Part::Output]), truth("output_bytes"), "output of {id}");
+        }
+    }
+}
+
+#[test]
+fn everything_on_one_gpu_is_billed_to_the_percent() {
+    let structures = structures();
+    let mut errors = Vec::new();
+    for case in cases() {
+        let bill = billed(&case, &structures);
+        let whole = bill.placement.gpu_layers == bill.placement.layers && bill.placement.cpu_moe == 0;
+        if !whole || bill.placement.by_gpu.len() != 1 || case["offload_kqv"] == Json::Bool(false) {
+            continue;
+        }
+        let truth: u64 =
+            case["devices"]["CUDA0"].as_object().unwrap().values().map(|part| part.as_u64().unwrap()).sum();
+        let billed = bill.pool(Pool::Gpu(0)).0 - sum(&bill, Pool::Gpu(0), &[Part::Backend]);
+        errors.push(billed.abs_diff(truth) as f64 / truth as f64);
+    }
+    errors.sort_by(f64::total_cmp);
+    assert!(errors.len() > 50, "the sample is large enough");
+    assert!(errors[errors.len() / 2] < 0.000_5, "median {}", errors[errors.len() / 2]);
+    assert!(errors[errors.len() * 9 / 10] < 0.01, "nine in ten {}", errors[errors.len() * 9 / 10]);
+}
+
+#[test]
+fn a_structure_stays_below_four_kilobytes() {
+    for (name, structure) in structures() {
+        let tensors = structure.globals.len() + structure.layouts.iter().map(Vec::len).sum::<usize>();
+        let bytes = size_of::<Structure>()
+            + tensors * size_of::<fitwatch::memory::TensorShape>()
+            + structure.layouts.len() * size_of::<Vec<u8>>()
+            + structure.kinds.len() * size_of::<fitwatch::memory::BlockKind>()
+            + structure.pattern.len() * 2;
+        assert!(bytes <= 4_096, "{name} takes {bytes} bytes");
+    }
+}
+
+fn one_gpu() -> Devices {
+    gpus(Backend::Cuda, 1)
+}
+
+fn gpus(backend: Backend, count: usize) -> Devices {
+    let gpu = |index: usize| Gpu { name: format!("GPU{index}"), memory: Bytes::GIB.saturating_mul(24) };
+    Devices { backend, gpus: (0..count).map(gpu).collect() }
+}
+
+fn plain(structure: &Structure, settings: &Settings, devices: &Devices) -> Bill {
+    bill(structure, None, settings, devices, &EngineProfile::server())
+}
+
+#[test]
+fn a_context_of_zero_is_the_trained_one() {
+    let llama = structure("llama-3.1-8b-Q4_K_M");
+    let bill = plain(&llama, &Settings { context: 0, ..Settings::default() }, &one_gpu());
+    assert_eq!(bill.placement.context, 131_072);
+}
+
+#[test]
+fn repacked_weights_come_on_top_of_the_mapped_file() {
+    let llama = structure("llama-3.1-8b-Q4_K_M");
+    let mapped = plain(&llama, &Settings::default(), &Devices::none());
+    let read = plain(&llama, &Settings { mmap: false, ..Settings::default() }, &Devices::none());
+    let repacked = mapped.part(Part::RepackedWeights);
+    assert!(repacked > Bytes::GIB);
+    assert_eq!(repacked, read.part(Part::RepackedWeights));
+    assert_eq!(mapped.part(Part::Weights), read.part(Part::Weights).saturating_add(repacked));
+    let beside_a_gpu = plain(&llama, &Settings { gpu_layers: GpuLayers::Count(0), ..Settings::default() }, &one_gpu());
+    assert_eq!(beside_a_gpu.part(Part::RepackedWeights), Bytes::ZERO);
+}
+
+#[test]
+fn what_the_back_end_adds_is_a_guess_of_its_own() {
+    let llama = structure("llama-3.1-8b-Q4_K_M");
+    let two = plain(&llama, &Settings::default(), &gpus(Backend::Cuda, 2));
+    let lines: Vec<_> = two.lines.iter().filter(|line| line.part == Part::Backend).collect();
+    assert_eq!(lines.len(), 2);
+    assert!(lines.iter().all(|line| line.basis == Basis::Guess && line.bytes == Bytes::MIB.saturating_mul(450)));
+    assert_eq!(plain(&llama, &Settings::default(), &gpus(Backend::Metal, 1)).part(Part::Backend), Bytes::ZERO);
+}
+
+#[test]
+fn more_experts_on_the_cpu_than_blocks_mean_all() {
+    let mixtral = structure("mixtral-8x7b-Q4_K_M");
+    assert!(mixtral.has_experts() && !structure("llama-3.1-8b-Q4_K_M").has_experts());
+    let all = plain(&mixtral, &Settings { cpu_moe: 32, ..Settings::default() }, &one_gpu());
+    let more = plain(&mixtral, &Settings { cpu_moe: u32::MAX, ..Settings::default() }, &one_gpu());
+    assert_eq!(all.lines, more.lines);
+    assert_eq!(more.placement.cpu_moe, 32);
+    assert!(all.gpus() < Bytes::GIB.saturating_mul(3));
+}
+
+#[test]
+fn an_encoder_has_no_cache_and_is_an_embedding_model() {
+    let nomic = structure("nomic-embed-text-v1.5-F16");
+    assert_eq!(nomic.kind, Kind::Embedding);
+    let bill = plain(&nomic, &Settings::default(), &one_gpu());
+    assert_eq!(bill.part(Part::KvCache), Bytes::ZERO);
+}
+
+#[test]
+fn a_projector_goes_with_the_first_gpu() {
+    let llama = structure("llama-3.1-8b-Q4_K_M");
+    let projector =
+        Projector { projector_type: None, weights: Bytes(5), compute: Bytes(7), notes: vec!["a guess".into()] };
+    let bill = bill(&llama, Some(&projector), &Settings::default(), &gpus(Backend::Cuda, 2), &EngineProfile::server());
+    assert_eq!(sum(&bill, Pool::Gpu(0), &[Part::Projector, Part::ProjectorCompute]), 12);
+    assert!(bill.assumptions.contains(&"a guess".to_owned()));
+}
+
+/// A header of an architecture with the given keys and tensors.
+fn header(architecture: &str, keys: &[(&str, Value)], tensors: &[(&str, [u64; 4])]) -> Header {
+    let mut metadata = BTreeMap::from([("general.architecture".into(), Value::Text(architecture.into()))]);
+    for (key, value) in keys {
+        metadata.insert(format!("{architecture}.{key}").into(), value.clone());
+    }
+    let tensor = |(name, dims): &(&str, [u64; 4])| Tensor {
+        name: (*name).into(),
+        kind: TensorType::F32,
+        dims: *dims,
+        offset: 0,
+        bytes: Bytes(4 * dims.iter().product::<u64>()),
+    };
+    Header {
+        version: 3,
+        metadata: Metadata(metadata),
+        tensors: tensors.iter().map(tensor).collect(),
+        alignment: 32,
+        data_offset: 0,
+        file_bytes: Bytes(1 << 20),
+        notes: Vec::new(),
+    }
+}
+
+#[test]
+fn an_unknown_architecture_is_billed_by_what_its_tensors_show() {
+    let keys = [
+        ("block_count", Value::Unsigned(2)),
+        ("embedding_length", Value::Unsigned(64)),
+        ("attention.head_count", Value::Unsigned(4)),
+        ("ssm.inner_size", Value::Unsigned(128)),
+        ("ssm.state_size", Value::Unsigned(16)),
+    ];
+    let tensors = [
+        ("token_embd.weight", [64, 100, 1, 1]),
+        ("blk.0.attn_k.weight", [64, 64, 1, 1]),
+        ("blk.1.ssm_in.weight", [64, 256, 1, 1]),
+    ];
+    let structure = Structure::from_header(&header("yet-unheard-of", &keys, &tensors)).unwrap();
+    assert!(structure.notes.iter().any(|note| note.contains("yet-unheard-of")), "{:?}", structure.notes);
+    let settings = Settings { context: 256, parallel: 1, ..Settings::default() };
+    let bill = plain(&structure, &settings, &Devices::none());
+    assert_eq!(bill.part(Part::KvCache), Bytes(2 * 256 * 64 * 2), "the cache of one block");
+    assert_eq!(bill.part(Part::RecurrentState), Bytes(128 * 16 * 4), "the state of the other");
+    assert!(bill.assumptions.iter().any(|text| text.contains("yet-unheard-of")));
+}
+
+#[test]
+fn mtp_blocks_cost_nothing_until_asked_for() {
+    let keys = [
+        ("block_count", Value::Unsigned(2)),
+        ("nextn_predict_layers", Value::Unsigned(1)),
+        ("embedding_length", Value::Unsigned(64)),
+        ("attention.head_count", Value::Unsigned(4)),
+    ];
+    let tensors = [("blk.0.attn_k.weight", [64, 64, 1, 1]), ("blk.1.attn_k.weight", [64, 64, 1, 1])];
+    let structure = Structure::from_header(&header("glm4moe", &keys, &tensors)).unwrap();
+    let one = plain(&structure, &Settings::default(), &Devices::none());
+    let both = plain(&structure, &Settings { mtp: true, ..Settings::default() }, &Devices::none());
+    assert_eq!((one.part(Part::Weights), both.part(Part::Weights)), (Bytes(64 * 64 * 4), Bytes(2 * 64 * 64 * 4)));
+    assert_eq!(both.part(Part::KvCache).0, 2 * one.part(Part::KvCache).0);
+    assert_eq!(structure.layers(), 3, "layers count the MTP block");
+}
+
+#[test]
+fn files_that_are_no_models_of_their_own_are_told_apart() {
+    let kind = |architecture: &str, keys: &[(&str, Value)]| {
+        Structure::from_header(&header(architecture, keys, &[])).map(|structure| structure.kind)
+    };
+    let keys = [("block_count", Value::Unsigned(1)), ("embedding_length", Value::Unsigned(64))];
+    let with = |key: &'static str| [keys[0].clone(), keys[1].clone(), (key, Value::Unsigned(1))];
+    assert_eq!(kind("clip", &[]), Ok(Kind::Projector));
+    assert_eq!(kind("eagle3", &keys), Ok(Kind::Drafter));
+    assert_eq!(kind("glm4moe", &with("nextn_predict_layers")), Ok(Kind::Drafter));
+    assert_eq!(kind("qwen3", &with("pooling_type")), Ok(Kind::Embedding));
+    assert_eq!(kind("qwen3", &keys), Ok(Kind::Language));
+}
+
+#[test]
+fn a_header_without_its_sizes_is_refused_with_the_key() {
+    let refused = |keys: &[(&str, Value)]| Structure::from_header(&header("llama", keys, &[])).unwrap_err();
+    assert_eq!(refused(&[]), StructureError::MissingKey { key: "llama.block_count".into() });
+    let huge = refused(&[("block_count", Value::Unsigned(u64::MAX))]);
+    assert!(matches!(huge, StructureError::OutOfRange { ref key, .. } if key == "llama.block_count"), "{huge}");
+    assert!(matches!(refused(&[("block_count", Value::Unsigned(0))]), StructureError::OutOfRange { .. }));
+}
+
+const ARCHITECTURES: &[&str] = &[
+    "llama",
+    "qwen3moe",
+    "qwen35",
+    "gemma2",
+    "gemma3n",
+    "gemma4",
+    "deepseek2",
+    "mamba2",
+    "falcon-h1",
+    "lfm2",
+    "nemotron_h",
+    "rwkv7",
+    "glm-dsa",
+    "minimax-m3",
+    "nanbeige",
+    "bert",
+    "t5",
+    "llama4",
+    "yet-unheard-of",
+];
+
+const KEYS: &[&str] = &[
+    "nextn_predict_layers",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.value_length",
+    "attention.key_length_mla",
+    "attention.value_length_mla",
+    "attention.sliding_window",
+    "attention.sliding_window_pattern",
+    "attention.shared_kv_layers",
+    "attention.indexer.key_length",
+    "full_attention_interval",
+    "feed_forward_length",
+    "expert_used_count",
+    "context_length",
+    "ssm.conv_kernel",
+    "ssm.inner_size",
+    "ssm.state_size",
+    "ssm.group_count",
+    "wkv.head_size",
+    "shortconv.l_cache",
+    "kda.head_dim",
+    "num_loops",
+    "vocab_size",
+    "embedding_length_per_layer_input",
+    "n_deepstack_layers",
+];
+
+const TENSORS: &[&str] = &[
+    "token_embd.weight",
+    "output.weight",
+    "rope_freqs.weight",
+    "altup_proj.weight",
+    "blk.0.attn_q.weight",
+    "blk.0.attn_k.weight",
+    "blk.1.attn_output.weight",
+    "blk.0.ffn_up.weight",
+    "blk.0.ffn_down.weight",
+    "blk.1.ffn_gate_exps.weight",
+    "blk.1.ffn_down_exps.weight",
+    "blk.1.ssm_out.weight",
+    "blk.0.ssm_conv1d.weight",
+    "blk.99999.attn_q.weight",
+    "blk.x.attn_q.weight",
+    "blk..weight",
+    "strange",
+];
+
+fn numbers() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        4 => (0u64..300).prop_map(Value::Unsigned),
+        1 => any::<u64>().prop_map(Value::Unsigned),
+        1 => any::<i64>().prop_map(Value::Signed),
+        1 => prop::collection::vec(any::<f64>(), 0..6).prop_map(Value::Numbers),
+        1 => prop::collection::vec((0u8..9).prop_map(f64::from), 0..6).prop_map(Value::Numbers),
+    ]
+}
+
+prop_compose! {
+    fn headers(sizes: bool)(
+        architecture in prop::sample::select(ARCHITECTURES),
+        blocks in 1u64..6,
+        embedding in 1u64..2_000,
+        values in prop::collection::btree_map(prop::sample::select(KEYS), numbers(), 0..12),
+        tensors in prop::collection::vec(
+            (prop::sample::select(TENSORS), 0u32..45, prop::array::uniform4(prop_oneof![9 => 1u64..5_000, 1 => any::<u64>()])),
+            0..14,
+        ),
+    ) -> Header {
+        let mut keys: Vec<(&str, Value)> = values.into_iter().collect();
+        keys.push(("block_count", Value::Unsigned(blocks)));
+        keys.push(("embedding_length", Value::Unsigned(embedding)));
+        let mut header = header(architecture, &keys, &[]);
+        header.tensors = tensors
+            .into_iter()
+            .map(|(name, kind, dims)| Tensor {
+                name: name.into(),
+                kind: TensorType(kind),
+                dims: if sizes { dims.map(|dim| dim % 4_096 + 1) } else { dims },
+                offset: dims[0],
+                bytes: Bytes::ZERO,
+            })
+            .collect();
+        header
+    }
+}
+
+fn cache_types() -> impl Strategy<Value = CacheType> {
+    prop::sample::select(CacheType::ALL.to_vec())
+}
+
+prop_compose! {
+    fn loads()(
+        sizes in (any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>()),
+        small in (0u32..100_000, 1u32..5_000, 32u32..3_000, 1u32..9),
+        use_small in prop::bool::weighted(0.8),
+        types in (cache_types(), cache_types()),
+        flash in prop::sample::select(vec![FlashAttention::On, FlashAttention::Off, FlashAttention::Auto]),
+        layers in prop_oneof![Just(GpuLayers::All), (0u32..9).prop_map(GpuLayers::Count), any::<u32>().prop_map(GpuLayers::Count)],
+        cpu_moe in prop_oneof![0u32..4, any::<u32>()],
+        flags in prop::array::uniform6(any::<bool>()),
+    ) -> Settings {
+        let (context, batch, ubatch, parallel) = if use_small { small } else { sizes };
+        Settings {
+            context, batch, ubatch, parallel,
+            unified_kv: flags[0],
+            cache_type_k: types.0,
+            cache_type_v: types.1,
+            flash_attention: flash,
+            gpu_layers: layers,
+            cpu_moe,
+            offload_kv: flags[1],
+            swa_full: flags[2],
+            mmap: flags[3],
+            embeddings: flags[4],
+            mtp: flags[5],
+        }
+    }
+}
+
+fn backends() -> impl Strategy<Value = Devices> {
+    let kinds = vec![Backend::None, Backend::Cuda, Backend::Rocm, Backend::Vulkan, Backend::Metal];
+    (prop::sample::select(kinds), prop::collection::vec(any::<u64>(), 0..4)).prop_map(|(backend, memory)| Devices {
+        backend,
+        gpus: memory.into_iter().map(|bytes| Gpu { name: "GPU".into(), memory: Bytes(bytes) }).collect(),
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_header_and_no_setting_makes_the_bill_panic(
+        header in headers(false), settings in loads(), devices in backends(),
+    ) {
+        let _ = Projector::from_header(&header);
+        if let Ok(structure) = Structure::from_header(&header) {
+            let bill = plain(&structure, &settings, &devices);
+            let lines = bill.lines.iter().map(|line| line.bytes).sum::<Bytes>();
+            prop_assert_eq!(bill.total(), lines);
+            let mut keys: Vec<_> = bill.lines.iter().map(|line| (line.pool, line.part, line.basis)).collect();
+            keys.sort();
+            keys.dedup();
+            prop_assert_eq!(keys.len(), bill.lines.len(), "one line for each pool, part and basis");
+            prop_assert!(bill.placement.by_gpu.iter().sum::<u32>() == bill.placement.gpu_layers);
+        }
+    }
+
+    #[test]
+    fn more_never_costs_less(
+        header in headers(true), settings in loads(), devices in backends(), more in 1u32..5_000,
+    ) {
+        let Ok(structure) = Structure::from_header(&header) else { return Ok(()) };
+        let total = |settings: &Settings| plain(&structure, settings, &devices).total();
+        let settings = Settings { ubatch: settings.ubatch.max(32), batch: settings.batch.max(32), ..settings };
+        let base = total(&settings);
+        if settings.context != 0 {
+            let longer = Settings { context: settings.context.saturating_add(more), ..settings.clone() };
+            prop_assert!(total(&longer) >= base, "a longer context");
+        }
+        let batch = Settings { batch: settings.batch.saturating_add(more), ..settings.clone() };
+        prop_assert!(total(&batch) >= base, "a larger batch");
+        let ubatch = Settings { ubatch: settings.ubatch.saturating_add(more), ..settings.clone() };
+        prop_assert!(total(&ubatch) >= base, "a larger micro-batch");
+        if settings.unified_kv {
+            let slots = Settings { parallel: settings.parallel.saturating_add(more), ..settings.clone() };
+            prop_assert!(total(&slots) >= base, "more slots");
+        }
+        // Quantised caches need a copy in f16, so totals are compared among their like.
+        for (wide, narrow) in [(CacheType::F32, CacheType::F16), (CacheType::Q8_0, CacheType::Q4_0)] {
+            let with = |kind: CacheType| Settings { cache_type_k: kind, cache_type_v: kind, ..settings.clone() };
+            prop_assert!(total(&with(wide)) >= total(&with(narrow)), "{wide:?} and {narrow:?}");
+        }
+    }
+
+    #[test]
+    fn layers_moved_to_the_gpu_move_their_bytes(
+        header in headers(true), settings in loads(), layers in 0u32..7,
+    ) {
+        let Ok(structure) = Structure::from_header(&header) else { return Ok(()) };
+        let with = |count: u32| {
+            let settings = Settings { gpu_layers: GpuLayers::Count(count), ..settings.clone() };
+            plain(&structure, &settings, &gpus(Backend::Cuda, 2))
+        };
+        let (fewer, more) = (with(layers), with(layers + 1));
+        let weights = |bill: &Bill, host: bool| -> Bytes {
+            let lines = bill.lines.iter().filter(|line| line.part == Part::Weights && (line.pool == Pool::Host) == host);
+            lines.map(|line| line.bytes).sum()
+        };
+        prop_assert!(weights(&more, false) >= weights(&fewer, false));
+        prop_assert!(weights(&more, true) <= weights(&fewer, true));
+        if settings.offload_kv {
+            let cache = |bill: &Bill| sum(bill, Pool::Host, &[Part::KvCache, Part::RecurrentState]);
+            prop_assert!(cache(&more) <= cache(&fewer));
+        }
+    }
+}
