@@ -97,12 +97,15 @@ impl Logs {
 }
 
 fn open(folder: &Path) -> Result<(NonBlocking, WorkerGuard), Problem> {
+    // The appender would say on stderr that it finds no folder to look for old logs in.
+    let made = fs::create_dir_all(folder).map_err(|error| error.to_string());
     let appender = RollingFileAppender::builder()
         .rotation(Rotation::DAILY)
         .filename_prefix("fitwatch")
         .filename_suffix("log")
         .max_log_files(DAYS)
         .build(folder)
+        .map_err(|error| made.err().unwrap_or_else(|| error.to_string()))
         .map_err(|error| Problem {
             part: "log".into(),
             message: format!("cannot write the log in {}: {error}", folder.display()),

@@ -180,7 +180,6 @@ struct Host<S> {
     logs: Logs,
     answers: BTreeMap<RequestId, oneshot::Sender<Reply>>,
     last_request: u64,
-    is_ready: bool,
     saving: Option<tokio::task::JoinHandle<()>>,
     lm_studio: Arc<Mutex<lmstudio::Follower>>,
     _config_watch: Option<config_file::Watch>,
@@ -201,7 +200,6 @@ impl<S: Fn(Box<Tray>)> Host<S> {
             }))),
             answers: BTreeMap::new(),
             last_request: 0,
-            is_ready: false,
             saving: None,
             _config_watch: watch_config(&events, &places),
             _instance: instance,
@@ -256,7 +254,8 @@ impl<S: Fn(Box<Tray>)> Host<S> {
                 });
             }
             Effect::ShowTray(tray) => {
-                self.say_ready(&tray);
+                // Only the first makes the unit ready; the others change its status.
+                login::notify_ready(&tray.tooltip);
                 (self.show_tray)(tray);
             }
             Effect::Notify(notice) => self.notifier.show(notice),
@@ -288,16 +287,6 @@ impl<S: Fn(Box<Tray>)> Host<S> {
         }
     }
 
-    /// Tells the service manager, with the first tray and then with each new state, what is going on.
-    fn say_ready(&mut self, tray: &Tray) {
-        if self.is_ready {
-            login::notify_status(&tray.tooltip);
-        } else {
-            login::notify_ready(&tray.tooltip);
-            self.is_ready = true;
-        }
-    }
-
     fn open(&self, what: Open) {
         let path = match what {
             Open::Settings => self.places.config.clone(),
@@ -319,7 +308,10 @@ impl<S: Fn(Box<Tray>)> Host<S> {
 
 /// Opens a file or folder with the user's program for it.
 fn open_path(path: &Path) -> std::io::Result<()> {
-    open::that_detached(path)
+    match login::open_outside_unit(&path.to_string_lossy()) {
+        Some(mut command) => command.status().map(drop),
+        None => open::that_detached(path),
+    }
 }
 
 /// Serves the control socket. Without it the daemon goes on: only the commands cannot reach it.

@@ -53,6 +53,7 @@ def logged(model, case):
     text = text[text.rindex("load_tensors: loading model tensors") :]
     parts = dict.fromkeys(ALLOWED, 0.0)
     names = [
+        (r"CPU_Mapped model buffer size = +([\d.]+)", "weights"),
         (r"CPU_REPACK model buffer size = +([\d.]+)", "repacked_weights"),
         (r"CPU KV buffer size = +([\d.]+)", "kv_cache"),
         (r"CPU +output buffer size = +([\d.]+)", "output"),
@@ -60,9 +61,6 @@ def logged(model, case):
     ]
     for pattern, part in names:
         parts[part] = sum(float(size) for size in re.findall(pattern, text)) * 2**20
-    mapped = sum(float(size) for size in re.findall(r"CPU_Mapped model buffer size = +([\d.]+)", text)) * 2**20
-    # The mapped range holds the tensors that were repacked as well; fitwatch lists those apart.
-    parts["weights"] = mapped - parts["repacked_weights"]
     return parts
 
 
