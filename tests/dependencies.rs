@@ -29,7 +29,10 @@ fn every_dependency_comes_from_an_allowed_registry() {
     let own = |package: &Json| package["name"] == "fitwatch";
     let refused: Vec<String> = packages()
         .iter()
-        .filter(|package| !own(package) && !package["source"].as_str().is_some_and(|source| allowed.iter().any(|registry| registry == source)))
+        .filter(|package| {
+            !own(package)
+                && !package["source"].as_str().is_some_and(|source| allowed.iter().any(|registry| registry == source))
+        })
         .map(|package| format!("{}: {}", name(package), package["source"]))
         .collect();
     assert_eq!(refused, Vec::<String>::new());

@@ -282,14 +282,6 @@ pub fn notify_ready(status: &str) {
     let _ = status;
 }
 
-/// Tells systemd what fitwatch is doing, for `systemctl status`.
-pub fn notify_status(status: &str) {
-    #[cfg(target_os = "linux")]
-    tell_systemd(&[sd_notify::NotifyState::Status(status)]);
-    #[cfg(not(target_os = "linux"))]
-    let _ = status;
-}
-
 /// Tells systemd that fitwatch is ending.
 pub fn notify_stopping() {
     #[cfg(target_os = "linux")]
