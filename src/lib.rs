@@ -12,6 +12,7 @@
 //! | [`machine`] | what the machine has | a number is a reading, unknown is never zero |
 //! | [`lmstudio`] | what LM Studio's files say | reads a white-list, never writes |
 //! | [`fit`] | the verdict | swap never counts, devices are never summed |
+//! | [`report`] | the state as one value | what tray, tables and JSON show |
 //! | [`alerts`] | what is worth saying, and when | the rate rules hold for any input |
 //! | [`tray`] | menu and icon as values | equal state, equal picture |
 //! | [`engine`] | events in, effects out | pure: equal inputs, equal outputs |
@@ -28,8 +29,11 @@ pub mod library;
 pub mod lmstudio;
 pub mod machine;
 
-pub mod alerts;
 pub mod fit;
+
+pub mod report;
+
+pub mod alerts;
 pub mod tray;
 
 pub mod engine;

@@ -19,8 +19,8 @@ const MAX_KEPT_NUMBERS: u64 = 4_096;
 const MAX_KEPT_TEXT_BYTES: u64 = 256;
 /// Fewest bytes of an entry: the key's length, one character, the type, a one-byte value.
 const MIN_ENTRY_BYTES: u64 = 8 + 1 + 4 + 1;
-/// Rough cost of a map entry beside its key and value.
-const ENTRY_OVERHEAD: usize = 64;
+/// Memory of a map entry beside its key and what its value points to, in half-full nodes.
+const ENTRY_OVERHEAD: usize = 128;
 
 const READING: &str = "the metadata";
 
@@ -41,7 +41,7 @@ pub(super) fn read_metadata<R: Read + Seek>(
         }
         held.hold(ENTRY_OVERHEAD + key.len()).map_err(at)?;
         match metadata.0.entry(key) {
-            Entry::Occupied(entry) => return Err(at(HeaderProblem::DuplicateKey { key: entry.key().clone() })),
+            Entry::Occupied(entry) => return Err(at(HeaderProblem::DuplicateKey { key: shown(entry.key()) })),
             Entry::Vacant(entry) => {
                 let value = read_value(cursor, entry.key(), held)?;
                 entry.insert(value);
@@ -67,7 +67,7 @@ fn read_value<R: Read + Seek>(cursor: &mut Cursor<R>, key: &str, held: &mut Held
         }
         Some(Kind::Text) => read_text(cursor, key, held),
         Some(Kind::Array) => read_array(cursor, key, held),
-        None => Err(HeaderError { offset, problem: HeaderProblem::ValueType { key: key.into(), number } }),
+        None => Err(HeaderError { offset, problem: HeaderProblem::ValueType { key: shown(key), number } }),
     }
 }
 
@@ -104,9 +104,9 @@ fn read_array<R: Read + Seek>(cursor: &mut Cursor<R>, key: &str, held: &mut Held
         Some(Kind::Scalar(scalar)) if count <= MAX_KEPT_NUMBERS => {
             let bytes = usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(scalar.size());
             let taken = cursor.take(bytes, READING)?;
-            let numbers: Vec<f64> = taken.chunks_exact(scalar.size()).map(|element| scalar.number(element)).collect();
-            held.hold(size_of_val(numbers.as_slice())).map_err(|problem| cursor.error(problem))?;
-            Ok(Value::Numbers(numbers))
+            let elements = taken.chunks_exact(scalar.size());
+            held.hold(elements.len() * size_of::<f64>()).map_err(|problem| HeaderError { offset, problem })?;
+            Ok(Value::Numbers(elements.map(|element| scalar.number(element)).collect()))
         }
         Some(Kind::Scalar(scalar)) => {
             cursor.skip(count.saturating_mul(scalar.size() as u64), READING)?;
@@ -117,9 +117,15 @@ fn read_array<R: Read + Seek>(cursor: &mut Cursor<R>, key: &str, held: &mut Held
             cursor.skip_strings(count, READING)?;
             Ok(Value::Skipped(count))
         }
-        Some(Kind::Array) => Err(HeaderError { offset, problem: HeaderProblem::NestedArray { key: key.into() } }),
-        None => Err(HeaderError { offset, problem: HeaderProblem::ValueType { key: key.into(), number } }),
+        Some(Kind::Array) => Err(HeaderError { offset, problem: HeaderProblem::NestedArray { key: shown(key) } }),
+        None => Err(HeaderError { offset, problem: HeaderProblem::ValueType { key: shown(key), number } }),
     }
+}
+
+/// Returns as much of a key as an error message wants.
+fn shown(key: &str) -> Box<str> {
+    const LONGEST: usize = 80;
+    key.chars().take(LONGEST).collect::<String>().into()
 }
 
 /// The format's value types.

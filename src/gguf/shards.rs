@@ -1,6 +1,6 @@
 //! Files that belong together: `name-00001-of-00003.gguf`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use thiserror::Error;
 
@@ -44,6 +44,14 @@ pub enum JoinError {
     /// No shard was given.
     #[error("no shard to join")]
     Empty,
+    /// A shard that must be there is not.
+    #[error("shard {number} of {count} is missing")]
+    Missing {
+        /// The first missing shard's number, from 1.
+        number: u64,
+        /// The number of shards there must be.
+        count: u64,
+    },
     /// A shard says that there are more or fewer shards than there are.
     #[error("shard {position} says there are {stated} shards, but {given} are here")]
     Count {
@@ -110,16 +118,9 @@ pub fn join_shards(shards: Vec<Header>) -> Result<Header, JoinError> {
 /// Compares what the shards say about the split with what is there.
 fn check_statements(shards: &[Header]) -> Result<(), JoinError> {
     let first = shards.first().ok_or(JoinError::Empty)?;
+    check_counts(shards)?;
     for (position, shard) in (1..).zip(shards) {
-        let stated = shard.metadata.unsigned("split.count");
-        // llama.cpp writes 0 into a file that was merged again.
-        if let Some(stated) = stated.filter(|stated| *stated != 0 && *stated != shards.len() as u64) {
-            return Err(JoinError::Count { position, stated, given: shards.len() });
-        }
-    }
-    for (position, shard) in (1..).zip(shards) {
-        let stated = shard.metadata.unsigned("split.no").map(|number| number.saturating_add(1));
-        if let Some(stated) = stated.filter(|stated| *stated != position as u64) {
+        if let Some(stated) = number(shard).filter(|stated| *stated != position as u64) {
             return Err(JoinError::Number { position, stated });
         }
     }
@@ -127,5 +128,137 @@ fn check_statements(shards: &[Header]) -> Result<(), JoinError> {
     match first.metadata.unsigned("split.tensors.count") {
         Some(stated) if stated != given as u64 => Err(JoinError::TensorCount { stated, given }),
         _ => Ok(()),
+    }
+}
+
+fn check_counts(shards: &[Header]) -> Result<(), JoinError> {
+    let given = shards.len();
+    for (position, shard) in (1..).zip(shards) {
+        let stated = shard.metadata.unsigned("split.count");
+        // llama.cpp writes 0 into a file that was merged again.
+        let Some(stated) = stated.filter(|stated| *stated != 0 && *stated != given as u64) else { continue };
+        let numbers: Option<BTreeSet<u64>> = shards.iter().map(number).collect();
+        let missing = numbers.and_then(|numbers| (1..=stated).find(|number| !numbers.contains(number)));
+        return Err(match missing {
+            Some(number) => JoinError::Missing { number, count: stated },
+            None => JoinError::Count { position, stated, given },
+        });
+    }
+    Ok(())
+}
+
+/// Returns which shard this is by its own words, from 1.
+fn number(shard: &Header) -> Option<u64> {
+    shard.metadata.unsigned("split.no").map(|number| number.saturating_add(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::{Metadata, Tensor, TensorType, Value};
+    use crate::units::Bytes;
+
+    #[test]
+    fn a_shard_name_is_taken_apart() {
+        let name = ShardName::parse("Big-Model-Q4_K_M-00002-of-00011.gguf");
+        assert_eq!(name, Some(ShardName { stem: "Big-Model-Q4_K_M".to_owned(), number: 2, count: 11 }));
+        assert!(ShardName::parse("ä-00001-of-00001.GGUF").is_some());
+    }
+
+    #[test]
+    fn a_name_that_only_looks_like_a_shard_is_none() {
+        for name in [
+            "model.gguf",
+            "model-00001-of-00003.safetensors",
+            "model-00001-of-00003",
+            "-00001-of-00003.gguf",
+            "00001-of-00003.gguf",
+            "model-00000-of-00003.gguf",
+            "model-00004-of-00003.gguf",
+            "model-1-of-3.gguf",
+            "model-+0001-of-00003.gguf",
+            "model-00001-of-000003.gguf",
+            "model-０００１-of-00003.gguf",
+            ".gguf",
+            "",
+        ] {
+            assert_eq!(ShardName::parse(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn shards_join_into_one_header() {
+        let shards = vec![shard(0, 2, &["a", "b"]), shard(1, 2, &["c"])];
+        let joined = join_shards(shards).expect("the shards agree");
+        let names: Vec<&str> = joined.tensors.iter().map(|tensor| &*tensor.name).collect();
+        assert_eq!(names, ["a", "b", "c"]);
+        assert_eq!(joined.file_bytes, Bytes(2_000));
+        assert_eq!(joined.notes, ["note of 0", "shard 2: note of 1"]);
+        assert_eq!(joined.metadata.unsigned("split.no"), Some(0));
+    }
+
+    #[test]
+    fn a_file_that_was_never_split_joins_alone() {
+        let mut whole = shard(0, 1, &["a"]);
+        whole.metadata = Metadata::default();
+        assert_eq!(join_shards(vec![whole.clone()]), Ok(whole));
+        assert_eq!(join_shards(Vec::new()), Err(JoinError::Empty));
+    }
+
+    #[test]
+    fn a_missing_shard_is_named() {
+        let shards = vec![shard(0, 3, &["a"]), shard(2, 3, &["b"])];
+        assert_eq!(join_shards(shards), Err(JoinError::Missing { number: 2, count: 3 }));
+        assert_eq!(join_shards(vec![shard(1, 2, &[])]), Err(JoinError::Missing { number: 1, count: 2 }));
+        let hostile = vec![shard(0, u64::MAX, &[])];
+        assert_eq!(join_shards(hostile), Err(JoinError::Missing { number: 2, count: u64::MAX }));
+    }
+
+    #[test]
+    fn a_shard_of_another_split_is_refused() {
+        let shards = vec![shard(0, 2, &["a"]), shard(1, 1, &["b"])];
+        assert_eq!(join_shards(shards), Err(JoinError::Count { position: 2, stated: 1, given: 2 }));
+    }
+
+    #[test]
+    fn shards_in_the_wrong_order_are_refused() {
+        let shards = vec![shard(1, 2, &["a"]), shard(0, 2, &["b"])];
+        assert_eq!(join_shards(shards), Err(JoinError::Number { position: 1, stated: 2 }));
+    }
+
+    #[test]
+    fn a_tensor_in_two_shards_is_refused() {
+        let shards = vec![shard(0, 2, &["a"]), shard(1, 2, &["a"])];
+        assert_eq!(join_shards(shards), Err(JoinError::DuplicateTensor { position: 2, name: "a".into() }));
+    }
+
+    #[test]
+    fn too_few_tensors_are_noticed() {
+        let mut first = shard(0, 2, &["a"]);
+        first.metadata.0.insert("split.tensors.count".into(), Value::Signed(3));
+        let shards = vec![first, shard(1, 2, &["b"])];
+        assert_eq!(join_shards(shards), Err(JoinError::TensorCount { stated: 3, given: 2 }));
+    }
+
+    fn shard(number: u64, count: u64, names: &[&str]) -> Header {
+        let mut metadata = Metadata::default();
+        metadata.0.insert("split.no".into(), Value::Unsigned(number));
+        metadata.0.insert("split.count".into(), Value::Unsigned(count));
+        let tensor = |name: &&str| Tensor {
+            name: (*name).into(),
+            kind: TensorType::F32,
+            dims: [1; 4],
+            offset: 0,
+            bytes: Bytes(4),
+        };
+        Header {
+            version: 3,
+            metadata,
+            tensors: names.iter().map(tensor).collect(),
+            alignment: 32,
+            data_offset: 512,
+            file_bytes: Bytes(1_000),
+            notes: vec![format!("note of {number}")],
+        }
     }
 }

@@ -15,6 +15,11 @@ const MIN_ENTRY_BYTES: u64 = 8 + 4 + 4 + 8;
 /// Unknown types named one by one in the notes; a hostile file has more.
 const MAX_NOTED_TYPES: usize = 8;
 
+/// Memory of an entry beside its name: its row, and its slot in the set of names.
+const ENTRY_OVERHEAD: usize = size_of::<Tensor>() + 40;
+/// Memory of a name beside its text.
+const NAME_OVERHEAD: usize = 16;
+
 const READING: &str = "the tensor table";
 
 /// The tensor table and what follows from it.
@@ -33,15 +38,17 @@ pub(super) fn read_tensors<R: Read + Seek>(
     held: &mut Held,
 ) -> Result<TensorTable, HeaderError> {
     cursor.expect_room(count.saturating_mul(MIN_ENTRY_BYTES), READING)?;
-    let mut tensors = Vec::new();
-    let mut names = HashSet::new();
+    let expected = usize::try_from(count).unwrap_or(usize::MAX);
+    held.hold(expected.saturating_mul(ENTRY_OVERHEAD)).map_err(|problem| cursor.error(problem))?;
+    let mut tensors = Vec::with_capacity(expected);
+    let mut names = HashSet::with_capacity(expected);
     let mut layout = Layout::new(alignment);
     for _ in 0..count {
         let offset = cursor.offset();
         let at = |problem| HeaderError { offset, problem };
         let tensor = read_tensor(cursor)?;
         // The name is there twice while the table is read.
-        held.hold(size_of::<Tensor>() + 2 * tensor.name.len()).map_err(at)?;
+        held.hold(2 * (NAME_OVERHEAD + tensor.name.len())).map_err(at)?;
         if !names.insert(tensor.name.clone()) {
             return Err(at(HeaderProblem::DuplicateTensor { name: tensor.name }));
         }
@@ -51,7 +58,6 @@ pub(super) fn read_tensors<R: Read + Seek>(
     // A header is never close to the end of the range, so that the padding cannot leave it.
     let data_offset = Bytes(cursor.offset()).padded(u64::from(alignment)).0;
     layout.check(data_offset, file_bytes).map_err(|problem| cursor.error(problem))?;
-    tensors.shrink_to_fit();
     let notes = notes(&tensors, &layout);
     Ok(TensorTable { tensors, data_offset, notes })
 }
@@ -144,7 +150,8 @@ fn notes(tensors: &[Tensor], layout: &Layout) -> Vec<String> {
         unknown.entry(tensor.kind).or_insert((0, &tensor.name)).0 += 1;
     }
     for (kind, (count, name)) in unknown.iter().take(MAX_NOTED_TYPES) {
-        notes.push(format!("{count} tensors of unknown type {}, not counted ({name:?} is the first)", kind.0));
+        let others = if *count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+        notes.push(format!("unknown tensor type {}, size not counted: {name:?}{others}", kind.0));
     }
     if unknown.len() > MAX_NOTED_TYPES {
         notes.push(format!("{} more unknown tensor types", unknown.len() - MAX_NOTED_TYPES));

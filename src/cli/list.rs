@@ -1,0 +1,171 @@
+//! `fitwatch list`: the models, what they need and whether they fit.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::args::ListArguments;
+use super::ask;
+use super::exit::Exit;
+use super::failure::Failure;
+use super::print::{columns, print, print_json};
+use super::table::{Cell, Column, Table};
+use super::text::{safe, safe_path, thousands, wrap};
+use super::words;
+use crate::engine::Request;
+use crate::fit::Verdict;
+use crate::library::RootState;
+use crate::machine::Picture;
+use crate::report::{LibraryReport, ModelReport, Report, SCHEMA};
+
+/// The JSON form of a list.
+#[derive(Debug, Serialize)]
+struct ListForm<'a> {
+    schema: u32,
+    live: bool,
+    models: Vec<&'a ModelReport>,
+    machine: &'a Picture,
+    library: &'a LibraryReport,
+}
+
+/// Runs the command.
+pub(super) fn run(arguments: &ListArguments) -> Result<Exit, Failure> {
+    let report = ask::report(&Request::Report)?;
+    let models = chosen(&report, arguments);
+    if arguments.format.json {
+        let (machine, library) = (&report.machine, &report.library);
+        print_json(&ListForm { schema: SCHEMA, live: report.live, models: models.clone(), machine, library })?;
+    } else {
+        print(&render(&report, &models, columns()))?;
+    }
+    Ok(if models.is_empty() { Exit::NotFound } else { Exit::Yes })
+}
+
+/// Returns the models that were asked for, by verdict and name.
+fn chosen<'a>(report: &'a Report, arguments: &ListArguments) -> Vec<&'a ModelReport> {
+    let words: Vec<String> = arguments.words.iter().map(|word| word.to_lowercase()).collect();
+    let is_meant = |model: &&ModelReport| {
+        let parts = [Some(model.id.0.as_str()), Some(&model.name), model.architecture.as_deref()];
+        let text = parts.into_iter().chain([model.quantisation.as_deref()]).flatten().collect::<Vec<_>>().join(" ");
+        let text = text.to_lowercase();
+        let verdicts = &arguments.verdict;
+        words.iter().all(|word| text.contains(word))
+            && (verdicts.is_empty()
+                || verdict(model).is_some_and(|verdict| verdicts.iter().any(|name| name.verdict() == verdict)))
+    };
+    let mut models: Vec<&ModelReport> = report.models.iter().filter(is_meant).collect();
+    models.sort_by_cached_key(|model| {
+        let verdict = verdict(model);
+        (Reverse(verdict.is_some()), verdict, model.name.to_lowercase(), &model.id)
+    });
+    models
+}
+
+fn verdict(model: &ModelReport) -> Option<Verdict> {
+    model.fit.as_ref().map(|fit| fit.now.verdict)
+}
+
+/// Returns the list as text.
+fn render(report: &Report, models: &[&ModelReport], columns: Option<usize>) -> String {
+    let mut text = if report.models.is_empty() {
+        nowhere(report)
+    } else if models.is_empty() {
+        format!("None of {} is meant.\n", words::count(report.models.len(), "model"))
+    } else {
+        table(models).render(columns)
+    };
+    text.push('\n');
+    text.push_str(&wrap(&words::machine(&report.machine), columns, 2));
+    text.push('\n');
+    let caveats: Vec<&str> =
+        models.iter().filter_map(|model| model.fit.as_ref()).filter_map(|fit| fit.now.caveat.as_deref()).collect();
+    if let Some(caveat) = caveats.first().filter(|first| caveats.iter().all(|caveat| caveat == *first)) {
+        text.push_str(&wrap(&safe(caveat), columns, 2));
+        text.push('\n');
+    }
+    text
+}
+
+/// Says where no model was found.
+fn nowhere(report: &Report) -> String {
+    let mut text = String::from("No model was found. fitwatch looked here:\n");
+    for root in &report.library.roots {
+        let state = match &root.state {
+            RootState::Pending => "not read yet".into(),
+            RootState::Present => "no model in it".into(),
+            RootState::Missing => "not there".into(),
+            RootState::Unreadable { reason } => format!("unreadable: {}", safe(reason)),
+        };
+        text.extend(["  ", &safe_path(&root.root.path), " (", &state, ")\n"]);
+    }
+    if report.library.roots.is_empty() {
+        text.push_str("  nowhere: LM Studio's home is not known\n");
+    }
+    if !report.library.home_exists {
+        text.push_str("LM Studio was not found. Other folders can be named under [library] in the config file.\n");
+    }
+    text
+}
+
+fn table(models: &[&ModelReport]) -> Table {
+    let mut namesakes: BTreeMap<&str, usize> = BTreeMap::new();
+    for model in models {
+        *namesakes.entry(&model.name).or_default() += 1;
+    }
+    let differs = |model: &ModelReport| model.fit.as_ref().is_some_and(|fit| fit.now.verdict != fit.machine.verdict);
+    let is_busy = models.iter().any(|model| differs(model));
+    let mut columns = vec![
+        Column::left("MODEL").elastic(),
+        Column::left("QUANT").leaves(3),
+        Column::right("SIZE").leaves(2),
+        Column::right("GPU").leaves(4),
+        Column::right("RAM").leaves(4),
+        Column::left("VERDICT"),
+        Column::right("MARGIN").leaves(1),
+        Column::right("CONTEXT").leaves(5),
+        Column::right("UP TO").leaves(6),
+    ];
+    if is_busy {
+        columns.insert(6, Column::left("IF NOTHING ELSE RAN").leaves(5));
+    }
+    let mut table = Table::new(columns);
+    for model in models {
+        let name = if namesakes[model.name.as_str()] > 1 { &model.id.0 } else { &model.name };
+        let quantisation = model.quantisation.as_deref().map(safe).unwrap_or_default();
+        let mut cells = vec![Cell::from(safe(name)), Cell::from(quantisation), Cell::from(model.bytes.to_string())];
+        cells.extend(judged(model));
+        if is_busy {
+            let best = model.fit.as_ref().filter(|_| differs(model)).map(|fit| fit.machine.verdict);
+            cells.insert(6, best.map(|best| Cell::from(words::short(best))).unwrap_or_default());
+        }
+        table.row(cells);
+    }
+    table
+}
+
+/// Returns the cells from the needs on.
+fn judged(model: &ModelReport) -> [Cell; 6] {
+    let Some(fit) = &model.fit else {
+        let state = words::state(model);
+        let first = state.split(':').next().unwrap_or_default().to_owned();
+        let state = Cell::from(state).or_short(first).styled(words::colour(Verdict::Unknown));
+        return [Cell::default(), Cell::default(), state, Cell::default(), Cell::default(), Cell::default()];
+    };
+    let (gpu, ram) = words::needs(&fit.now);
+    let verdict = fit.now.verdict;
+    let gpu = if gpu.0 == 0 { "–".into() } else { gpu.to_string() };
+    let context = model.settings.as_ref().map(|settings| match settings.settings.context {
+        0 => model.context_train.unwrap_or(0),
+        context => context,
+    });
+    let tokens = |tokens: Option<u32>| tokens.map(|tokens| thousands(tokens.into())).unwrap_or_default();
+    [
+        Cell::from(gpu),
+        Cell::from(ram.to_string()),
+        Cell::from(verdict.label()).or_short(words::short(verdict)).styled(words::colour(verdict)),
+        Cell::from(words::margin(&fit.now)),
+        Cell::from(tokens(context)),
+        Cell::from(tokens(fit.largest_context)),
+    ]
+}

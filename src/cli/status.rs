@@ -1,0 +1,102 @@
+//! `fitwatch status` and `recheck`: how the machine and the library stand, in a few lines.
+
+use std::collections::BTreeMap;
+
+use super::args::Format;
+use super::ask;
+use super::exit::Exit;
+use super::facts::Facts;
+use super::failure::Failure;
+use super::print::{columns, print, print_json};
+use super::text::{safe, safe_path};
+use super::words;
+use crate::engine::Request;
+use crate::fit::Verdict;
+use crate::library::RootState;
+use crate::report::{Report, RootReport};
+
+/// Runs the command; `request` is answered by a report.
+pub(super) fn run(request: &Request, format: Format) -> Result<Exit, Failure> {
+    let report = ask::report(request)?;
+    if format.json {
+        print_json(&report)?;
+    } else {
+        print(&render(&report, columns()))?;
+    }
+    Ok(Exit::Yes)
+}
+
+/// Returns the report in a few lines.
+pub(super) fn render(report: &Report, columns: Option<usize>) -> String {
+    let mut facts = Facts::new(columns);
+    let version = safe(&report.version);
+    facts.heading(&match report.live {
+        true => format!("fitwatch {version} is running"),
+        false => format!("fitwatch {version} is not running: this is from a single scan"),
+    });
+    facts.fact("models", &models(report));
+    facts.fact("RAM", &words::memory(&report.machine.memory));
+    for gpu in &report.machine.devices {
+        facts.fact("GPU", &format!("{}: {}", safe(&gpu.name), words::device(gpu)));
+    }
+    for gpu in &report.machine.unknown {
+        facts.fact("GPU", &format!("{}: memory unknown: {}", safe(&gpu.name), safe(&gpu.reason)));
+    }
+    if report.machine.devices.is_empty() && report.machine.unknown.is_empty() {
+        facts.fact("GPU", "none was found");
+    }
+    for root in &report.library.roots {
+        facts.fact("folder", &folder(root));
+    }
+    if !report.library.home_exists {
+        facts.fact("LM Studio", &lm_studio_missing(report));
+    }
+    if let Some(span) = report.alerts.paused_for {
+        facts.fact("alerts", &format!("paused for {span}"));
+    }
+    for problem in &report.problems {
+        facts.fact("problem", &format!("{}: {}", safe(&problem.part), safe(&problem.message)));
+        if let Some(hint) = &problem.hint {
+            facts.fact("", &safe(hint));
+        }
+    }
+    facts.text
+}
+
+/// Says that LM Studio is not there, and where it was looked for.
+pub(super) fn lm_studio_missing(report: &Report) -> String {
+    match &report.library.home {
+        Some(home) => format!("not found at {}; it is watched for", safe_path(&home.path)),
+        None => "not found".into(),
+    }
+}
+
+/// Returns a folder with its state and how it is watched.
+pub(super) fn folder(root: &RootReport) -> String {
+    let path = safe_path(&root.root.path);
+    match &root.state {
+        RootState::Pending => format!("{path} (not read yet)"),
+        RootState::Present => format!("{path} ({})", safe(&root.watch)),
+        RootState::Missing => format!("{path} (not there; it is watched for)"),
+        RootState::Unreadable { reason } => format!("{path} (unreadable: {})", safe(reason)),
+    }
+}
+
+/// Returns how many models have which verdict.
+fn models(report: &Report) -> String {
+    let mut verdicts: BTreeMap<Verdict, usize> = BTreeMap::new();
+    for fit in report.models.iter().filter_map(|model| model.fit.as_ref()) {
+        *verdicts.entry(fit.now.verdict).or_default() += 1;
+    }
+    let judged: usize = verdicts.values().sum();
+    let mut parts: Vec<String> =
+        verdicts.iter().map(|(verdict, number)| format!("{number} {}", words::short(*verdict))).collect();
+    if judged < report.models.len() {
+        parts.push(format!("{} without a verdict", report.models.len() - judged));
+    }
+    let busy = if report.library.busy { " (still reading)" } else { "" };
+    match report.models.len() {
+        0 => format!("none was found{busy}"),
+        number => format!("{number}: {}{busy}", parts.join(", ")),
+    }
+}

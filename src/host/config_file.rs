@@ -1,0 +1,304 @@
+//! The config file: reading it, and noticing that it has changed.
+//!
+//! A missing file is the default config. [`watch`] calls back only where the text is another than
+//! before, however an editor or a dotfile manager wrote it: in place, by rename, through a link,
+//! with the folder made only later. What a bad text means is left to the engine.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+use std::{collections::BTreeSet, fs};
+
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use thiserror::Error;
+
+use crate::config::{self, ConfigError, Parsed};
+use crate::engine::Event;
+use crate::report::Problem;
+
+/// No config is longer; something else lies there.
+const MOST_BYTES: u64 = 1 << 20;
+/// Editors write in several steps; this long nothing more must happen.
+const QUIET: Duration = Duration::from_millis(150);
+/// A file that never comes to rest is read all the same.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why the config file cannot be used.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its text is no config.
+    #[error("{}: {source}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Why, with its place.
+        source: ConfigError,
+    },
+}
+
+/// Reads the config file; a file that is not there is the default config.
+pub fn read(path: &Path) -> Result<Parsed, ReadError> {
+    let text = match text(path) {
+        Ok(text) => text.unwrap_or_default(),
+        Err(source) => return Err(ReadError::File { path: path.to_owned(), source }),
+    };
+    config::parse(&text).map_err(|source| ReadError::Config { path: path.to_owned(), source })
+}
+
+/// Reads the config file and says so to the engine.
+pub fn event(path: &Path) -> Event {
+    match read(path) {
+        Ok(Parsed { config, warnings }) => Event::ConfigRead { config, warnings },
+        Err(error) => Event::ConfigRejected { problem: error.problem() },
+    }
+}
+
+impl ReadError {
+    /// Returns the error in words for the user.
+    pub fn problem(&self) -> Problem {
+        let hint = match self {
+            ReadError::File { .. } => Some("make the file readable text, or remove it".to_owned()),
+            ReadError::Config { source, .. } => source.hint.clone(),
+        };
+        Problem { part: "config".into(), message: self.to_string(), hint }
+    }
+}
+
+/// A watched config file; dropping it ends the watch.
+#[derive(Debug)]
+pub struct Watch {
+    stop: Sender<Message>,
+}
+
+/// Calls back whenever the text of the config file has changed.
+pub fn watch(path: &Path, on_change: impl Fn() + Send + 'static) -> notify::Result<Watch> {
+    let (sender, receiver) = mpsc::channel();
+    let mut watched = Watched::new(path, sender.clone())?;
+    // Before the thread runs, so that no change from now on is missed.
+    watched.arm()?;
+    let last = text(path).ok();
+    let path = path.to_owned();
+    thread::Builder::new()
+        .name("config-watch".into())
+        .spawn(move || follow(&path, watched, &receiver, last, on_change))?;
+    Ok(Watch { stop: sender })
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // The thread may have ended by itself.
+        let _ = self.stop.send(Message::Stop);
+    }
+}
+
+fn follow(
+    path: &Path,
+    mut watched: Watched,
+    receiver: &Receiver<Message>,
+    mut last: Option<Option<String>>,
+    on_change: impl Fn(),
+) {
+    while let Ok(Message::Touched) = receiver.recv() {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            match receiver.recv_timeout(QUIET) {
+                Ok(Message::Touched) => {}
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => break,
+            }
+        }
+        // First the watch, then the text: a change in between is an event again.
+        if let Err(error) = watched.arm() {
+            tracing::warn!("the config file is not watched any more: {error}");
+        }
+        let now = text(path).ok();
+        if now != last {
+            last = now;
+            on_change();
+        }
+    }
+}
+
+enum Message {
+    Touched,
+    Stop,
+}
+
+/// The folders that are watched for the sake of one file.
+struct Watched {
+    path: PathBuf,
+    watcher: RecommendedWatcher,
+    folders: BTreeSet<PathBuf>,
+}
+
+impl Watched {
+    fn new(path: &Path, sender: Sender<Message>) -> notify::Result<Watched> {
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // Reading the file is an event as well, and must not lead to reading it again.
+            let matters = event.is_ok_and(|event| !matches!(event.kind, EventKind::Access(_)) || event.need_rescan());
+            if matters {
+                let _ = sender.send(Message::Touched);
+            }
+        })?;
+        Ok(Watched { path: path.to_owned(), watcher, folders: BTreeSet::new() })
+    }
+
+    /// Watches what has to be watched now, and no more.
+    fn arm(&mut self) -> notify::Result<()> {
+        let wanted = folders(&self.path);
+        for gone in self.folders.difference(&wanted) {
+            // A folder that was removed has taken its watch along.
+            let _ = self.watcher.unwatch(gone);
+        }
+        self.folders.retain(|folder| wanted.contains(folder));
+        for folder in wanted {
+            if !self.folders.contains(&folder) {
+                self.watcher.watch(&folder, RecursiveMode::NonRecursive)?;
+                self.folders.insert(folder);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns the folders in which a change of the file shows.
+fn folders(path: &Path) -> BTreeSet<PathBuf> {
+    let mut folders = BTreeSet::new();
+    let mut above = path.ancestors().skip(1).filter(|folder| folder.is_dir()).map(Path::to_owned);
+    folders.extend(above.next());
+    match path.canonicalize() {
+        // Behind a link, the folder of the file itself is where a change is seen.
+        Ok(target) => folders.extend(target.parent().map(Path::to_owned)),
+        // While the file is missing its folder may go as well: only the folder above shows it.
+        Err(_) => folders.extend(above.next()),
+    }
+    folders
+}
+
+/// Returns the text of a file, `None` where there is no file.
+fn text(path: &Path) -> io::Result<Option<String>> {
+    let not_usable = |message| io::Error::new(io::ErrorKind::InvalidData, message);
+    let file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    // A pipe or a device there would never end.
+    if !file.metadata()?.is_file() {
+        return Err(not_usable("it is not a file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(not_usable("it is longer than 1 MiB"));
+    }
+    String::from_utf8(bytes).map(Some).map_err(|_| not_usable("it is not UTF-8 text"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_missing_file_is_the_default_and_a_bad_one_says_where() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        assert_eq!(read(&path).unwrap().config, Config::default());
+
+        fs::write(&path, "[log]\nlevel = 'loud'\n").unwrap();
+        let Event::ConfigRejected { problem } = event(&path) else { panic!("a bad config was taken") };
+        assert!(problem.message.contains("config.toml: line 2, column 9"), "{}", problem.message);
+        assert_eq!(problem.hint.as_deref(), Some("write it like `level = \"info\"`"));
+
+        for bad in [vec![0xff; 4], vec![b'#'; 1 + usize::try_from(MOST_BYTES).unwrap()]] {
+            fs::write(&path, bad).unwrap();
+            assert!(matches!(read(&path), Err(ReadError::File { .. })));
+        }
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(matches!(read(&path), Err(ReadError::File { .. })));
+    }
+
+    #[test]
+    fn every_way_of_changing_the_file_is_noticed_once_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fitwatch/config.toml");
+        let changes = Changes::of(&path);
+
+        fs::create_dir(folder.path().join("fitwatch")).unwrap();
+        fs::write(&path, "# made with its folder").unwrap();
+        changes.one("made with its folder");
+        fs::write(&path, "# written in place").unwrap();
+        changes.one("written in place");
+        fs::write(path.with_extension("new"), "# renamed over").unwrap();
+        fs::rename(path.with_extension("new"), &path).unwrap();
+        changes.one("renamed over");
+        fs::write(&path, "# renamed over").unwrap();
+        fs::write(path.with_extension("bak"), "another file").unwrap();
+        read(&path).unwrap();
+        changes.none("the same text, another file, a reader");
+        fs::remove_dir_all(folder.path().join("fitwatch")).unwrap();
+        changes.one("removed with its folder");
+        fs::create_dir(folder.path().join("fitwatch")).unwrap();
+        changes.none("only the folder");
+        fs::write(&path, "# back again").unwrap();
+        changes.one("back again");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_change_behind_a_link_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dotfiles, config) = (folder.path().join("dotfiles"), folder.path().join("config"));
+        fs::create_dir(&dotfiles).unwrap();
+        fs::create_dir(&config).unwrap();
+        fs::write(dotfiles.join("fitwatch.toml"), "# one").unwrap();
+        std::os::unix::fs::symlink(dotfiles.join("fitwatch.toml"), config.join("config.toml")).unwrap();
+        let changes = Changes::of(&config.join("config.toml"));
+        fs::write(dotfiles.join("fitwatch.toml"), "# two").unwrap();
+        changes.one("behind the link");
+    }
+
+    #[test]
+    fn a_dropped_watch_is_silent() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        let Changes { receiver, watch } = Changes::of(&path);
+        drop(watch);
+        fs::write(&path, "# unseen").unwrap();
+        // The sender lives in the thread: its end shows that the thread has gone.
+        assert_eq!(receiver.recv_timeout(Duration::from_secs(10)), Err(RecvTimeoutError::Disconnected));
+    }
+
+    struct Changes {
+        receiver: Receiver<()>,
+        watch: Watch,
+    }
+
+    impl Changes {
+        fn of(path: &Path) -> Changes {
+            let (sender, receiver) = mpsc::channel();
+            Changes { receiver, watch: watch(path, move || sender.send(()).unwrap()).unwrap() }
+        }
+
+        fn one(&self, what: &str) {
+            assert_eq!(self.receiver.recv_timeout(Duration::from_secs(10)), Ok(()), "{what}");
+            self.none(what);
+        }
+
+        fn none(&self, what: &str) {
+            assert_eq!(self.receiver.recv_timeout(QUIET * 4), Err(RecvTimeoutError::Timeout), "{what}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! The menu's rows.
+//!
+//! Every level has at most [`ROWS`] of them. Models are sorted by id, never by a number, so that
+//! rows stay where they are while numbers change. Words, not signs: a screen reader reads them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::status::{self, verdict};
+use super::{Action, Row};
+use crate::alerts::text::{counted, elided, outcome, short_device, tidy};
+use crate::fit::{Fit, Verdict};
+use crate::machine::{Device, DeviceMemory, Reading};
+use crate::report::{ModelReport, Report, StateReport};
+use crate::units::Bytes;
+
+/// The most rows of one level.
+pub(super) const ROWS: usize = 20;
+/// How many GPUs have rows of their own at the top level.
+const GPU_ROWS: usize = 2;
+/// The longest name of a model, in characters.
+const NAME: usize = 44;
+/// The longest reason, in characters.
+const REASON: usize = 70;
+
+/// Returns the menu of a report.
+pub(super) fn rows(report: &Report) -> Vec<Row> {
+    let mut rows = vec![Row::Text(status::line(report))];
+    rows.extend(problem_line(report).map(Row::Text));
+    rows.push(Row::Separator);
+    let groups = groups(report);
+    if !groups.is_empty() {
+        rows.extend(groups);
+        rows.push(Row::Separator);
+    }
+    let commands = commands(report);
+    let lines = machine_lines(report);
+    let (memory, gpus) = lines.split_at(1);
+    rows.extend(memory.iter().cloned().map(Row::Text));
+    if gpus.len() <= GPU_ROWS && rows.len() + gpus.len() + commands.len() <= ROWS {
+        rows.extend(gpus.iter().cloned().map(Row::Text));
+    } else {
+        let text = format!("GPUs ({})", gpus.len());
+        rows.push(Row::Submenu { text, rows: limited(gpus, |line| Row::Text(line.clone()), "fitwatch status") });
+    }
+    rows.extend(commands);
+    rows
+}
+
+/// Returns what the machine has and what of it is used: RAM first, then every GPU.
+pub(super) fn machine_lines(report: &Report) -> Vec<String> {
+    let machine = &report.machine;
+    let memory = match &machine.memory {
+        Reading::Pending => "RAM: not read yet".into(),
+        Reading::Fresh { value } | Reading::Stale { value, .. } => {
+            let used = value.total.saturating_sub(value.available);
+            format!("RAM: {}", usage(used, value.total))
+        }
+        Reading::Unavailable { reason } => format!("RAM unknown: {}", elided(reason, REASON)),
+    };
+    let mut lines = vec![memory];
+    lines.extend(machine.devices.iter().map(device_line));
+    lines.extend(machine.unknown.iter().map(|gpu| unknown_line(&gpu.name, &gpu.reason)));
+    if lines.len() == 1 && machine.memory != Reading::Pending {
+        lines.push("GPU: none found".into());
+    }
+    lines
+}
+
+/// Returns the line that says that something does not work.
+pub(super) fn problem_line(report: &Report) -> Option<String> {
+    match report.problems.as_slice() {
+        [] => None,
+        [problem] => Some(format!("Problem with {}: run fitwatch doctor", tidy(&problem.part))),
+        several => Some(format!("{} problems: run fitwatch doctor", several.len())),
+    }
+}
+
+/// Returns what is known about a model besides its name.
+fn model_words(model: &ModelReport) -> String {
+    let mut words: Vec<String> = model.quantisation.iter().map(|quantisation| tidy(quantisation)).collect();
+    words.push(model.bytes.to_string());
+    words.extend(state_words(model));
+    words.join(" · ")
+}
+
+/// Returns the models, a submenu for each group that has any.
+fn groups(report: &Report) -> Vec<Row> {
+    let mut groups: BTreeMap<Group, Vec<&ModelReport>> = BTreeMap::new();
+    let mut names: BTreeMap<&str, usize> = BTreeMap::new();
+    for model in &report.models {
+        groups.entry(Group::of(model)).or_default().push(model);
+        *names.entry(&model.name).or_default() += 1;
+    }
+    let row = |model: &ModelReport| {
+        let name = match &model.publisher {
+            // Two models of one name are told apart by who published them.
+            Some(publisher) if names[model.name.as_str()] > 1 => format!("{publisher}/{}", model.name),
+            _ => model.name.clone(),
+        };
+        let text = format!("{}  {}", elided(&name, NAME), model_words(model));
+        Row::Item { text, action: Action::ShowModel(model.id.clone()) }
+    };
+    groups
+        .into_iter()
+        .map(|(group, models)| Row::Submenu {
+            text: format!("{} ({})", group.label(), models.len()),
+            rows: limited(&models, |model| row(model), "fitwatch list"),
+        })
+        .collect()
+}
+
+/// Returns the rows that do something.
+fn commands(report: &Report) -> Vec<Row> {
+    let item = |text: &str, action| Row::Item { text: text.into(), action };
+    let minutes = |minutes: u64| Action::Pause(Duration::from_secs(minutes * 60));
+    let alerts = match report.alerts.paused_for {
+        Some(span) => item(&format!("Resume alerts, paused for {span}"), Action::Resume),
+        None => Row::Submenu {
+            text: "Pause alerts".into(),
+            rows: vec![item("15 minutes", minutes(15)), item("1 hour", minutes(60)), item("8 hours", minutes(8 * 60))],
+        },
+    };
+    vec![
+        Row::Separator,
+        alerts,
+        item("Re-check now", Action::Recheck),
+        item("Settings file", Action::OpenSettings),
+        item("Log", Action::OpenLog),
+        item("About", Action::About),
+        item("Quit", Action::Quit),
+    ]
+}
+
+/// Returns at most [`ROWS`] rows, the last of which says how many are left out and who shows them.
+fn limited<T>(things: &[T], row: impl Fn(&T) -> Row, command: &str) -> Vec<Row> {
+    if things.len() <= ROWS {
+        return things.iter().map(row).collect();
+    }
+    let (shown, left_out) = things.split_at(ROWS - 1);
+    let overflow = format!("and {} more: run {command}", left_out.len());
+    shown.iter().map(row).chain([Row::Text(overflow)]).collect()
+}
+
+/// A group of models in the menu, in the menu's order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Group {
+    Judged(Verdict),
+    Downloading,
+    Unreadable,
+    NotJudged,
+}
+
+impl Group {
+    fn of(model: &ModelReport) -> Group {
+        match &model.state {
+            StateReport::Downloading | StateReport::Incomplete { .. } => Group::Downloading,
+            StateReport::Unreadable { .. } => Group::Unreadable,
+            StateReport::Reading | StateReport::NotJudged { .. } => Group::NotJudged,
+            StateReport::Judged => match verdict(model) {
+                Some(Verdict::Unknown) | None => Group::NotJudged,
+                Some(verdict) => Group::Judged(verdict),
+            },
+        }
+    }
+
+    const fn label(self) -> &'static str {
+        match self {
+            Group::Judged(verdict) => verdict.label(),
+            Group::Downloading => "Downloading or incomplete",
+            Group::Unreadable => "Unreadable",
+            Group::NotJudged => "Not judged",
+        }
+    }
+}
+
+/// Returns the words for a model's state.
+fn state_words(model: &ModelReport) -> Vec<String> {
+    match &model.state {
+        StateReport::Judged => match &model.fit {
+            Some(fit) => fit_words(fit),
+            None => vec!["not judged yet".into()],
+        },
+        StateReport::Downloading => vec!["downloading".into()],
+        StateReport::Incomplete { missing } => vec![format!("{} missing", counted(missing.len(), "part"))],
+        StateReport::Reading => vec!["reading its header".into()],
+        StateReport::Unreadable { reason } | StateReport::NotJudged { reason } => vec![elided(reason, REASON)],
+    }
+}
+
+/// Returns what a fit comes to now and, where that differs, at this machine's best.
+fn fit_words(fit: &Fit) -> Vec<String> {
+    let mut words = vec![outcome(&fit.now)];
+    if fit.machine.verdict < fit.now.verdict {
+        let pool = short_device(&fit.now.binding);
+        words.push(match fit.machine.verdict {
+            Verdict::FullGpu if fit.now.verdict == Verdict::PartialGpu => format!("fits fully when {pool} is free"),
+            Verdict::FullGpu | Verdict::CpuOnly => format!("fits when {pool} is free"),
+            Verdict::PartialGpu => format!("fits partly when {pool} is free"),
+            Verdict::TooLarge => "too large for this machine".into(),
+            Verdict::Unknown => "not known yet".into(),
+        });
+    }
+    words
+}
+
+/// Returns the line of a GPU.
+fn device_line(device: &Device) -> String {
+    let name = short_device(&device.name);
+    let used = |memory: &DeviceMemory| usage(memory.total.saturating_sub(memory.free), memory.total);
+    match &device.memory {
+        Reading::Pending => format!("{name}: not read yet"),
+        Reading::Fresh { value } => format!("{name}: {}", used(value)),
+        Reading::Stale { value, reason, .. } => format!("{name}: {} ({})", used(value), elided(reason, REASON)),
+        Reading::Unavailable { reason } => unknown_line(&device.name, reason),
+    }
+}
+
+fn unknown_line(name: &str, reason: &str) -> String {
+    format!("GPU memory unknown: {} ({})", short_device(name), elided(reason, REASON))
+}
+
+/// Returns used and total bytes in one unit: `9.1 of 25.8 GB used`.
+fn usage(used: Bytes, total: Bytes) -> String {
+    const GIGABYTE: f64 = 1e9;
+    format!("{:.1} of {:.1} GB used", used.0 as f64 / GIGABYTE, total.0 as f64 / GIGABYTE)
+}
