@@ -76,7 +76,7 @@ fn pools(case: &Json) -> Vec<(String, Pool)> {
 
 fn sum(bill: &Bill, pool: Pool, parts: &[Part]) -> u64 {
     let lines = bill.lines.iter().filter(|line| line.pool == pool && parts.contains(&line.part));
-    lines.map(|line| line.bytes.0).sum()
+    lines.map(|line| line.bytes).sum::<Bytes>().0
 }
 
 #[test]
