@@ -142,8 +142,8 @@ pub fn bill(
     }
 
     let mut by_gpu = vec![0; devices.gpus.len()];
-    for layer in 0..structure.layers() {
-        if let Device::Gpu(gpu) = places.layer(layer) {
+    for place in places.layers() {
+        if let Device::Gpu(gpu) = place {
             by_gpu[gpu] += 1;
         }
     }
