@@ -207,6 +207,12 @@ fn equal_reports_make_equal_trays() {
 }
 
 #[test]
+fn a_quantisation_that_the_name_tells_is_not_told_twice() {
+    let text = model_text(&judged("m-q4_k_m", judgement(Verdict::FullGpu, 1_000_000_000, "RAM")));
+    assert_eq!(text, "m-q4_k_m  4.9 GB · 1.0 GB to spare");
+}
+
+#[test]
 fn names_from_files_cannot_play_tricks() {
     let text = model_text(&ModelReport {
         name: "a\nb\u{202e}c\t&_".into(),
@@ -229,6 +235,21 @@ fn models_of_one_name_are_told_apart() {
     }
     let menu = drawn(&tray(&report(models)).rows);
     assert!(menu.contains("  one/a  Q4") && menu.contains("  two/a  Q4"), "{menu}");
+}
+
+#[test]
+fn models_are_sorted_by_name_whoever_published_them() {
+    let mut models = vec![
+        judged("lab/Zeta", judgement(Verdict::FullGpu, 1, "RAM")),
+        judged("other/alpha", judgement(Verdict::FullGpu, 9, "RAM")),
+        judged("third/Beta", judgement(Verdict::FullGpu, 5, "RAM")),
+    ];
+    for model in &mut models {
+        model.name = model.id.0.split_once('/').unwrap().1.into();
+    }
+    let menu = drawn(&tray(&report(models)).rows);
+    let place = |name: &str| menu.find(&format!("  {name}  ")).unwrap();
+    assert!(place("alpha") < place("Beta") && place("Beta") < place("Zeta"), "{menu}");
 }
 
 #[test]
