@@ -24,6 +24,8 @@ pub(crate) struct Rig {
     pub(crate) watch: String,
     /// How many headers were read.
     pub(crate) headers_read: usize,
+    /// How many folders were walked.
+    pub(crate) walks: usize,
     watcher: Option<(Watcher, Inbox)>,
     runtime: tokio::runtime::Runtime,
 }
@@ -40,6 +42,7 @@ impl Rig {
             library: Library::new(Remembered::default()),
             watch: String::new(),
             headers_read: 0,
+            walks: 0,
             watcher: None,
             runtime: tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime"),
         }
@@ -118,7 +121,10 @@ impl Rig {
         let is_any = !wants.is_empty();
         for want in wants {
             match want {
-                Want::Scan { root, under } => self.library.listed(walk::walk(&root, &under), clock::now()),
+                Want::Scan { root, under } => {
+                    self.walks += 1;
+                    self.library.listed(walk::walk(&root, &under), clock::now());
+                }
                 Want::ReadHeader { files } => {
                     self.headers_read += 1;
                     self.library.header_read(headers::read(&files), clock::now());

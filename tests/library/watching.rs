@@ -201,13 +201,13 @@ fn reading_does_not_make_events_that_lead_to_reading() {
     rig.put(ID);
     rig.watch();
     let revision = rig.library.revision();
-    let read = rig.headers_read;
+    let (read, walks) = (rig.headers_read, rig.walks);
     for _ in 0..5 {
         fs::read(rig.root.join(ID)).unwrap();
         fs::read_dir(&rig.root).unwrap().count();
     }
     rig.run_for(Duration::from_secs(1));
-    assert_eq!((rig.library.revision(), rig.headers_read), (revision, read));
+    assert_eq!((rig.library.revision(), rig.headers_read, rig.walks), (revision, read, walks));
 }
 
 #[cfg(unix)]

@@ -39,6 +39,20 @@ fn a_file_that_comes_later_is_judged_after_two_equal_looks() {
 }
 
 #[test]
+fn two_looks_in_quick_succession_settle_nothing() {
+    let mut sim = Simulation::with(&[]);
+    sim.start();
+    sim.write(ID, 100);
+    sim.run_for(Span(400));
+    // Something else makes for another look, 0.6 s after the first.
+    sim.touch(ID);
+    sim.run_for(Span(600));
+    assert_eq!(sim.shown(), ["maker/repo/model.gguf downloading"]);
+    sim.run_for(Span(300));
+    assert_eq!(sim.shown(), ["maker/repo/model.gguf ready"]);
+}
+
+#[test]
 fn a_growing_file_is_not_judged() {
     let mut sim = Simulation::with(&[]);
     sim.start();
