@@ -265,7 +265,7 @@ fn actions_survive_as_text() {
     for action in [
         Action::ShowStatus,
         Action::ShowModel(ModelId("publisher/my model/a b.gguf".into())),
-        Action::Pause(Duration::from_secs(900)),
+        Action::Pause(Duration::from_mins(15)),
         Action::Resume,
         Action::Recheck,
         Action::OpenSettings,
@@ -282,23 +282,17 @@ fn actions_survive_as_text() {
 
 /// Returns the menu as text: submenus indented, actions in brackets.
 fn drawn(rows: &[Row]) -> String {
-    let mut text = String::new();
-    draw(rows, "", &mut text);
-    text
+    draw(rows, "")
 }
 
-fn draw(rows: &[Row], indent: &str, text: &mut String) {
-    for row in rows {
-        match row {
-            Row::Text(row) => *text += &format!("{indent}{row}\n"),
-            Row::Separator => *text += &format!("{indent}--\n"),
-            Row::Item { text: row, action } => *text += &format!("{indent}{row} [{}]\n", action.to_text()),
-            Row::Submenu { text: row, rows } => {
-                *text += &format!("{indent}{row}\n");
-                draw(rows, &format!("{indent}  "), text);
-            }
-        }
-    }
+fn draw(rows: &[Row], indent: &str) -> String {
+    let drawn = rows.iter().map(|row| match row {
+        Row::Text(text) => format!("{indent}{text}\n"),
+        Row::Separator => format!("{indent}--\n"),
+        Row::Item { text, action } => format!("{indent}{text} [{}]\n", action.to_text()),
+        Row::Submenu { text, rows } => format!("{indent}{text}\n{}", draw(rows, &format!("{indent}  "))),
+    });
+    drawn.collect()
 }
 
 fn assert_rows_within_limit(rows: &[Row]) {
