@@ -93,7 +93,8 @@ fn the_top_level_is_as_agreed() {
 
 #[test]
 fn a_file_fits_in_one_reading_and_opens_with_what_it_is_for() {
-    for file in sources() {
+    let tests = files_under(&root().join("tests"));
+    for file in sources().into_iter().chain(tests).filter(|file| file.extension().is_some_and(|kind| kind == "rs")) {
         let text = fs::read_to_string(&file).unwrap();
         let lines = text.lines().count();
         assert!(lines <= 900, "{} has {lines} lines", file.display());
@@ -105,13 +106,13 @@ fn a_file_fits_in_one_reading_and_opens_with_what_it_is_for() {
 
 #[test]
 fn no_file_names_the_machine_it_was_written_on() {
-    let places = ["/root/", "/work/", "/home/runner", "/tmp/"];
-    // Whole folders that hold what programs wrote, or paths as data.
+    // Put together here, or this file would name them too.
+    let places = ["root", "work", "home/runner"].map(|name| format!("/{name}/"));
     let mut found = Vec::new();
-    for folder in ["src", "config", "systemd", "launchd", "README.md"] {
+    for folder in ["src", "config", "systemd", "launchd", "tests", "README.md"] {
         for file in files_under(&root().join(folder)) {
             let Ok(text) = fs::read_to_string(&file) else { continue };
-            for place in places.iter().filter(|place| text.contains(**place)) {
+            for place in places.iter().filter(|place| text.contains(*place)) {
                 found.push(format!("{}: {place}", file.display()));
             }
         }
@@ -159,6 +160,8 @@ fn files_under(path: &Path) -> Vec<PathBuf> {
         return vec![path.to_owned()];
     }
     let mut entries: Vec<PathBuf> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
+    // What a build has left, and what Python has.
+    entries.retain(|entry| !["target", "__pycache__"].iter().any(|name| entry.ends_with(name)));
     entries.sort();
     entries.iter().flat_map(|entry| files_under(entry)).collect()
 }

@@ -11,6 +11,7 @@ use super::print::{columns, print, talk};
 use super::status;
 use crate::engine::{Reply, Request};
 use crate::host::instance::InstanceError;
+use crate::host::login::notify_ready;
 use crate::host::run::{Options, RunError, run as watch};
 use crate::report::Problem;
 
@@ -37,6 +38,8 @@ fn show_first() -> Result<Exit, Failure> {
         match ask::daemon(&Request::Report)? {
             Some(Reply::Report(report)) => {
                 print(&status::render(&report, columns()))?;
+                // A unit that was started beside it ends well, or systemd would try again and again.
+                notify_ready("another fitwatch runs already");
                 return Ok(Exit::Yes);
             }
             Some(_) => return Err(Failure::Refused("it answered something else".into())),
