@@ -180,6 +180,9 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    // A failure prints its smallest case; what is worth keeping becomes a test of its own.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn the_rate_rules_hold_for_any_sequence(steps in proptest::collection::vec(step(), 1..150)) {
         let mut alerts = listening();
