@@ -1,6 +1,8 @@
 //! The dependency policy of `.deny.toml` held against `Cargo.lock`: licences, sources, bans. What
 //! needs the advisory database is left to `cargo deny`.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;

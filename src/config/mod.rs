@@ -127,8 +127,12 @@ impl Default for LogConfig {
 
 impl Config {
     /// Returns the config as TOML that [`parse`] reads back to an equal one.
+    ///
+    /// # Panics
+    ///
+    /// Never where the paths are text, which those that were read from a text are.
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("the config holds only strings, numbers, booleans and lists in tables")
+        toml::to_string(self).expect("the config holds only text, numbers, booleans and lists in tables")
     }
 }
 

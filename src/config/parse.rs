@@ -27,11 +27,11 @@ pub fn parse(text: &str) -> Result<Parsed, ConfigError> {
 }
 
 pub(super) fn optional_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
-    checked_path(String::deserialize(deserializer)?).map(Some)
+    checked_path(&String::deserialize(deserializer)?).map(Some)
 }
 
 pub(super) fn paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
-    Vec::<String>::deserialize(deserializer)?.into_iter().map(checked_path).collect()
+    Vec::<String>::deserialize(deserializer)?.iter().map(|path| checked_path(path)).collect()
 }
 
 pub(super) fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
@@ -58,8 +58,8 @@ fn one_of<E: Error>(allowed: &[&str], value: String) -> Result<String, E> {
 }
 
 /// A path must not depend on the folder that fitwatch happens to be started in.
-fn checked_path<E: Error>(text: String) -> Result<PathBuf, E> {
-    let path = PathBuf::from(&text);
+fn checked_path<E: Error>(text: &str) -> Result<PathBuf, E> {
+    let path = PathBuf::from(text);
     if path.is_absolute() || text == "~" || text.starts_with("~/") || (cfg!(windows) && text.starts_with("~\\")) {
         return Ok(path);
     }

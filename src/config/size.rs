@@ -23,6 +23,7 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     deserializer.deserialize_any(SizeVisitor)
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference over")]
 pub(super) fn serialize<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
     // The largest unit that says it exactly, so that the text reads back to the same number.
     let exact = ["GB", "GiB", "MB", "MiB", "kB", "KiB"].into_iter().find_map(|unit| {

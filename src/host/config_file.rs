@@ -86,7 +86,7 @@ pub fn watch(path: &Path, on_change: impl Fn() + Send + 'static) -> notify::Resu
     let mut watched = Watched::new(path, sender.clone())?;
     // Before the thread runs, so that no change from now on is missed.
     watched.arm()?;
-    let last = text(path).ok();
+    let last = seen(path);
     let path = path.to_owned();
     thread::Builder::new()
         .name("config-watch".into())
@@ -101,13 +101,7 @@ impl Drop for Watch {
     }
 }
 
-fn follow(
-    path: &Path,
-    mut watched: Watched,
-    receiver: &Receiver<Message>,
-    mut last: Option<Option<String>>,
-    on_change: impl Fn(),
-) {
+fn follow(path: &Path, mut watched: Watched, receiver: &Receiver<Message>, mut last: Seen, on_change: impl Fn()) {
     while let Ok(Message::Touched) = receiver.recv() {
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
@@ -121,7 +115,7 @@ fn follow(
         if let Err(error) = watched.arm() {
             tracing::warn!("the config file is not watched any more: {error}");
         }
-        let now = text(path).ok();
+        let now = seen(path);
         if now != last {
             last = now;
             on_change();
@@ -183,6 +177,13 @@ fn folders(path: &Path) -> BTreeSet<PathBuf> {
         Err(_) => folders.extend(above.next()),
     }
     folders
+}
+
+/// What two looks at the file are compared by.
+type Seen = Result<Option<String>, io::ErrorKind>;
+
+fn seen(path: &Path) -> Seen {
+    text(path).map_err(|error| error.kind())
 }
 
 /// Returns the text of a file, `None` where there is no file.
