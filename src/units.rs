@@ -3,10 +3,14 @@
 //! A number never travels without its unit. Arithmetic that could leave the range saturates and
 //! says so in its name, because a wrapped byte count is a wrong verdict.
 
+mod size;
+
 use std::fmt;
 use std::iter::Sum;
 
 use serde::{Deserialize, Serialize};
+
+pub use size::SizeError;
 
 /// A number of bytes. Shown in GB = 10⁹ bytes, as LM Studio shows sizes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -237,6 +237,25 @@ fn a_laptop_gpu_keeps_its_name_and_last_memory_while_it_sleeps() {
 }
 
 #[test]
+fn a_gpu_that_may_fall_asleep_is_not_asked_twice_in_a_moment() {
+    let desk = Desk::new();
+    desk.state(&format!("{RTX_4090}{RTX_3060}record\n"));
+    desk.nvidia("0000:01:00.0", "active", "auto");
+    let mut probes = desk.probes();
+    let first = probes.sample().gpus;
+    assert_eq!(probes.sample().gpus, first);
+    assert_eq!(desk.calls("nvmlInit_v2"), 1);
+    desk.nvidia("0000:04:00.0", "active", "auto");
+    assert_eq!(probes.sample().gpus.devices.len(), 2, "another one woke up");
+    desk.nvidia("0000:04:00.0", "suspended", "auto");
+    assert_eq!(probes.sample().gpus.devices[1].memory, None);
+    desk.nvidia("0000:01:00.0", "active", "on");
+    probes.sample();
+    probes.sample();
+    assert_eq!(desk.calls("nvmlDeviceGetMemoryInfo_v2"), 6, "one that never sleeps is asked every time");
+}
+
+#[test]
 fn beside_an_awake_gpu_a_sleeping_one_is_left_alone() {
     let desk = Desk::new();
     desk.state(&format!("{RTX_4090}{RTX_3060}record\n"));

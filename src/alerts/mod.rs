@@ -24,6 +24,7 @@ use crate::fit::{Judgement, Verdict};
 use crate::library::ModelId;
 use crate::units::{Moment, Span};
 use rates::Rates;
+use words::difference;
 
 pub use words::{DIGEST, NEW_MODEL, NO_LONGER_FITS};
 pub use words::{digest, new_model, no_longer_fits, several_new_models, several_no_longer_fit};
@@ -297,8 +298,9 @@ impl Alerts {
             [one] => no_longer_fits(&one.name, &one.before, &one.after, one.cause.as_deref()),
             several => {
                 let names: Vec<&str> = several.iter().map(|lost| lost.name.as_str()).collect();
-                let cause = several.iter().find_map(|lost| lost.cause.as_deref());
-                several_no_longer_fit(&names, cause)
+                let told = several.iter().find_map(|lost| lost.cause.clone());
+                let cause = told.or_else(|| several.iter().find_map(|lost| difference(&lost.before, &lost.after)));
+                several_no_longer_fit(&names, cause.as_deref())
             }
         };
         Some(Waiting { ready: since.after(HOLD), notice })

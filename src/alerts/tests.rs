@@ -40,6 +40,19 @@ fn a_notice_is_taken_back_when_the_model_fits_again_or_is_gone() {
 }
 
 #[test]
+fn several_models_that_no_longer_fit_share_their_cause() {
+    let mut alerts = listening();
+    let mut after = partial();
+    after.pools[0].available = Bytes::ZERO;
+    for name in ["a", "b"] {
+        alerts.judged(&id(name), name, Some(&full()), &after, None, at(0));
+    }
+    let effects = alerts.take_effects(at(10));
+    let [AlertEffect::Show(notice)] = effects.as_slice() else { panic!("{effects:?}") };
+    assert_eq!(notice.body, "RAM has 2 B less free than before. a, b.");
+}
+
+#[test]
 fn a_machine_that_cannot_be_read_for_a_moment_changes_nothing() {
     let mut alerts = listening();
     alerts.judged(&id("a"), "a", Some(&full()), &judgement(Verdict::Unknown), None, at(0));
@@ -167,6 +180,9 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    // A failure prints its smallest case; what is worth keeping becomes a test of its own.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn the_rate_rules_hold_for_any_sequence(steps in proptest::collection::vec(step(), 1..150)) {
         let mut alerts = listening();

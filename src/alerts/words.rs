@@ -105,7 +105,7 @@ fn standing(judgement: &Judgement) -> String {
 }
 
 /// Returns what has changed between two judgements, as a sentence: less memory, or more need.
-fn difference(before: &Judgement, after: &Judgement) -> Option<String> {
+pub(super) fn difference(before: &Judgement, after: &Judgement) -> Option<String> {
     let shrunk = after
         .pools
         .iter()

@@ -178,6 +178,7 @@ pub(super) struct EstimateArguments {
 /// The settings of a load; what is left out is LM Studio's default.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Settings (LM Studio's defaults where left out)")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 pub(super) struct SettingsArguments {
     /// Context length in tokens; `max` is the model's own
     #[arg(short, long, visible_alias = "ctx-size", value_name = "TOKENS|max", value_parser = context)]

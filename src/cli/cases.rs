@@ -260,3 +260,68 @@ fn header(path: &Path) -> Result<Header, String> {
     let bytes = file.metadata().map_err(|error| error.to_string())?.len();
     read_header(BufReader::new(file), bytes, &Limits::default()).map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(input: &str) -> (usize, Vec<Value>) {
+        let mut output = Vec::new();
+        let failed = run(input.as_bytes(), &mut output).unwrap();
+        let text = String::from_utf8(output).unwrap();
+        (failed, text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+    }
+
+    /// Writes a GGUF of two small blocks without tensors.
+    fn tiny() -> tempfile::NamedTempFile {
+        let mut bytes = Vec::new();
+        bytes.extend(b"GGUF");
+        bytes.extend(3u32.to_le_bytes());
+        bytes.extend(0u64.to_le_bytes());
+        bytes.extend(4u64.to_le_bytes());
+        let mut key = |key: &str, kind: u32, value: &[u8]| {
+            bytes.extend((key.len() as u64).to_le_bytes());
+            bytes.extend(key.as_bytes());
+            bytes.extend(kind.to_le_bytes());
+            bytes.extend(value);
+        };
+        key("general.architecture", 8, b"\x05\0\0\0\0\0\0\0llama");
+        key("llama.block_count", 4, &2u32.to_le_bytes());
+        key("llama.embedding_length", 4, &64u32.to_le_bytes());
+        key("llama.attention.head_count", 4, &4u32.to_le_bytes());
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_case_is_answered_by_device_and_unknown_keys_are_ignored() {
+        let file = tiny();
+        let case = serde_json::json!({
+            "id": "one", "path": file.path(), "n_ctx": 256, "n_gpu_layers": 2, "new_key": [1],
+            "gpus": [{"name": "CUDA0", "memory_bytes": 1 << 30}],
+        });
+        let (failed, answers) = lines(&format!("{case}\n\n"));
+        assert_eq!((failed, answers.len()), (0, 1));
+        // One of two blocks is on the GPU: K and V of 256 cells, 64 wide, two bytes an element.
+        let cache = |device: &str| answers[0]["devices"][device]["kv_bytes"].as_u64();
+        assert_eq!((cache("CUDA0"), cache("CPU")), (Some(65_536), Some(65_536)));
+    }
+
+    #[test]
+    fn a_case_that_cannot_be_billed_says_why_and_the_run_goes_on() {
+        let file = tiny();
+        let good = serde_json::json!({"id": 7, "path": file.path(), "backend": "none"});
+        let input = format!(
+            "{{\"id\": \"a\"}}\nnot json\n{{\"id\": \"b\", \"path\": \"/nowhere/x.gguf\"}}\n\
+             {{\"id\": \"c\", \"path\": {:?}, \"type_k\": \"q9\"}}\n{good}\n",
+            file.path()
+        );
+        let (failed, answers) = lines(&input);
+        assert_eq!((failed, answers.len()), (4, 5));
+        let ids: Vec<&Value> = answers.iter().map(|answer| &answer["id"]).collect();
+        assert_eq!(ids, [&Value::from("a"), &Value::Null, &Value::from("b"), &Value::from("c"), &Value::from(7)]);
+        assert!(answers[3]["error"].as_str().unwrap().contains("q9"));
+        assert!(answers[4]["devices"]["CPU"].is_object() && answers[4].get("error").is_none());
+    }
+}

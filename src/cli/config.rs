@@ -102,10 +102,8 @@ fn render(path: &Path, exists: bool, error: Option<&ConfigError>, warnings: &[St
         let _ = writeln!(text, "{path}: {}", safe(warning));
     }
     if text.is_empty() {
-        text = match exists {
-            true => format!("{path} is right\n"),
-            false => format!("{path} is not there: the defaults are in force\n"),
-        };
+        let state = if exists { "is right" } else { "is not there: the defaults are in force" };
+        let _ = writeln!(text, "{path} {state}");
     }
     text
 }

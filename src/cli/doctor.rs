@@ -1,5 +1,6 @@
 //! `fitwatch doctor`: everything fitwatch depends on, what is wrong and what to do.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use serde::Serialize;
@@ -132,11 +133,11 @@ fn config_check(places: &Places, config: &Result<Parsed, ReadError>, exists: boo
 
 fn running(places: &Places, report: &Report) -> Check {
     let socket = safe_path(&places.runtime);
-    match report.live {
-        true => Check::ok("fitwatch", format!("{} is running, to be asked in {socket}", safe(&report.version))),
-        false => Check::new("fitwatch", State::Note, format!("not running (nobody answers in {socket})"))
-            .with_hint("start it with `fitwatch`, or at every login with `fitwatch install`"),
+    if report.live {
+        return Check::ok("fitwatch", format!("{} is running, to be asked in {socket}", safe(&report.version)));
     }
+    Check::new("fitwatch", State::Note, format!("not running (nobody answers in {socket})"))
+        .with_hint("start it with `fitwatch`, or at every login with `fitwatch install`")
 }
 
 /// Returns how fitwatch is started at login.
@@ -184,7 +185,7 @@ fn folders(report: &Report) -> Vec<Check> {
             (RootState::Missing, Origin::LmStudio | Origin::Bundled) => (State::Note, None),
             (RootState::Unreadable { .. }, _) => (State::Problem, Some("make the folder readable for you")),
         };
-        Check { hint: hint.map(str::to_owned), ..Check::new("folder", state, folder(root)) }
+        Check { hint: hint.map(str::to_owned), ..Check::new("folder", state, folder(root, report.live)) }
     };
     report.library.roots.iter().map(check).collect()
 }
@@ -229,7 +230,7 @@ fn problems(report: &Report) -> Vec<Check> {
 
 /// Returns the checks as text, a mark before each.
 fn render(checks: &[Check], columns: Option<usize>) -> String {
-    const INDENT: usize = 20;
+    const INDENT: usize = 24;
     let mut text = String::new();
     for check in checks {
         let (mark, style) = match check.state {
@@ -238,15 +239,100 @@ fn render(checks: &[Check], columns: Option<usize>) -> String {
             State::Problem => ("PROBLEM", anstyle::AnsiColor::Red.on_default()),
         };
         let message = wrap(&check.message, columns, INDENT);
-        text.push_str(&format!("{style}{mark:7}{style:#}  {:10} {message}\n", check.part));
+        let _ = writeln!(text, "{style}{mark:7}{style:#}  {:14} {message}", check.part);
         if let Some(hint) = &check.hint {
-            text.push_str(&format!("{:INDENT$}→ {}\n", "", wrap(&safe(hint), columns, INDENT + 2)));
+            let _ = writeln!(text, "{:INDENT$}→ {}", "", wrap(&safe(hint), columns, INDENT + 2));
         }
     }
     let wrong = checks.iter().filter(|check| check.state == State::Problem).count();
-    text.push_str(&match wrong {
-        0 => "\nNothing is wrong.\n".to_owned(),
-        wrong => format!("\n{}.\n", words::count(wrong, "problem")),
-    });
+    let _ = match wrong {
+        0 => writeln!(text, "\nNothing is wrong."),
+        wrong => writeln!(text, "\n{}.", words::count(wrong, "problem")),
+    };
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::cli::example;
+    use crate::config::{Config, ConfigError};
+    use crate::host::login::Kind;
+    use crate::machine::UnknownGpu;
+    use crate::report::Problem;
+
+    #[test]
+    fn a_sound_machine_has_no_problem() {
+        let found = look(&example::report());
+        assert!(found.iter().all(|check| check.state == State::Ok), "{found:?}");
+        assert!(render(&found, None).ends_with("\nNothing is wrong.\n"));
+    }
+
+    #[test]
+    fn what_is_not_there_yet_is_a_note_and_not_a_problem() {
+        let mut report = example::report();
+        report.live = false;
+        report.library.home_exists = false;
+        report.library.roots[0].state = RootState::Missing;
+        report.machine.devices.clear();
+        let unknown = UnknownGpu { id: "1".into(), name: "Arc".into(), reason: "no driver".into() };
+        report.machine.unknown.push(unknown);
+        let found = look(&report);
+        assert!(found.iter().all(|check| check.state != State::Problem), "{found:?}");
+        let notes = found.iter().filter(|check| check.state == State::Note);
+        assert_eq!(
+            notes.map(|check| check.part.as_str()).collect::<Vec<_>>(),
+            ["fitwatch", "LM Studio", "folder", "GPU"]
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_what_to_do() {
+        let mut report = example::report();
+        report.library.roots[0].root.origin = Origin::Config;
+        report.library.roots[0].state = RootState::Missing;
+        report.machine.memory = Reading::Unavailable { reason: "no /proc".into() };
+        let hint = Some("start a tray host".into());
+        report.problems.push(Problem { part: "tray".into(), message: "no tray host".into(), hint });
+        let problems: Vec<Check> = look(&report).into_iter().filter(|check| check.state == State::Problem).collect();
+        assert_eq!(problems.iter().map(|check| check.part.as_str()).collect::<Vec<_>>(), ["folder", "RAM", "tray"]);
+        assert!(render(&problems, None).contains("→ start a tray host\n"));
+        assert!(render(&problems, None).ends_with("\n3 problems.\n"));
+    }
+
+    #[test]
+    fn a_config_that_cannot_be_used_is_a_problem_with_its_hint() {
+        let source = ConfigError { line: 2, column: 5, message: "no".into(), hint: Some("write yes".into()) };
+        let path = PathBuf::from("/c.toml");
+        let check = config_check(&places(), &Err(ReadError::Config { path, source }), true);
+        assert_eq!((check.state, check.hint.as_deref()), (State::Problem, Some("write yes")));
+        assert!(check.message.contains("line 2, column 5"), "{}", check.message);
+        let parsed = Parsed { config: Config::default(), warnings: vec!["line 1: unknown key `x`".into()] };
+        assert_eq!(config_check(&places(), &Ok(parsed), true).state, State::Problem);
+    }
+
+    #[test]
+    fn two_ways_to_start_at_login_are_one_too_many() {
+        let installed = |program: &str| Installed {
+            kind: Kind::Autostart,
+            place: "/autostart".into(),
+            program: Some(program.into()),
+        };
+        let here = std::env::current_exe().unwrap().display().to_string();
+        assert_eq!(login(&[]).state, State::Note);
+        assert_eq!(login(&[installed(&here)]).state, State::Ok);
+        assert_eq!(login(&[installed("/gone")]).state, State::Problem);
+        assert_eq!(login(&[installed(&here), installed(&here)]).state, State::Problem);
+    }
+
+    fn look(report: &Report) -> Vec<Check> {
+        let config = Ok(Parsed { config: Config::default(), warnings: Vec::new() });
+        checks(&places(), &config, true, Ok(report))
+    }
+
+    fn places() -> Places {
+        Places::under(Path::new("/home/user"))
+    }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::text::{safe, thousands, wrap};
 use super::{bill, words};
-use crate::fit::{Advice, Fit, Judgement};
+use crate::fit::{Advice, Fit, Judgement, Verdict};
 use crate::lmstudio::{SettingsBasis, SettingsFor};
 use crate::memory::Bill;
 
@@ -75,7 +75,12 @@ impl Facts {
     /// Adds one verdict with its margin and pools.
     pub(super) fn verdict(&mut self, name: &str, judgement: &Judgement) {
         let margin = words::margin(judgement);
-        let margin = if margin.is_empty() { margin } else { format!(": {margin} in {}", safe(&judgement.binding)) };
+        let goal = if judgement.verdict == Verdict::PartialGpu { " of full offload" } else { "" };
+        let margin = match judgement.spare {
+            _ if margin.is_empty() => margin,
+            ..0 => format!(": {margin}{goal} in {}", safe(&judgement.binding)),
+            0.. => format!(": {margin} in {}", safe(&judgement.binding)),
+        };
         let placement = words::placement(judgement).map(|words| format!(" ({words})")).unwrap_or_default();
         // A coloured word is not counted when wrapping, so the line is set as it is.
         let _ = writeln!(self.text, "{name:INDENT$}{}{placement}{margin}", words::coloured(judgement.verdict));

@@ -18,7 +18,7 @@ pub(super) enum Failure {
     #[error("the output could not be written: {0}")]
     Output(#[source] io::Error),
     /// No model is meant, or several.
-    #[error("no model is called `{}`", safe(asked))]
+    #[error("{} `{}`", if means_several(asked, nearest) { "several models match" } else { "no model is called" }, safe(asked))]
     NoSuchModel {
         /// What was asked for.
         asked: String,
@@ -51,6 +51,11 @@ pub(super) enum Failure {
     /// The machine did not do its part.
     #[error("{}", safe(&.0.message))]
     Problem(Problem),
+}
+
+/// Returns whether the nearest models are what was asked for, only too many.
+fn means_several(asked: &str, nearest: &[String]) -> bool {
+    nearest.first().is_some_and(|id| id.to_lowercase().contains(&asked.to_lowercase()))
 }
 
 /// A failure as JSON.

@@ -51,8 +51,8 @@ pub(super) fn read_projector(path: &Path) -> Result<Projector, Failure> {
 pub(super) fn projector_beside(path: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")));
     let is_projector = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-        name.contains("mmproj") && name.ends_with(".gguf")
+        let is_gguf = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+        is_gguf && path.file_name().unwrap_or_default().to_string_lossy().to_lowercase().contains("mmproj")
     };
     let mut found = entries.ok()?.flatten().map(|entry| entry.path()).filter(is_projector);
     found.next().filter(|_| found.next().is_none())

@@ -105,3 +105,109 @@ fn put<T>(place: &mut T, given: Option<T>) {
         *place = given;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::{CacheType, Settings};
+
+    #[test]
+    fn only_what_is_given_is_changed() {
+        let given = SettingsArguments {
+            context: Some(32_768),
+            batch: Some(256),
+            cache_type_k: Some(CacheType::Q8_0),
+            no_unified_kv: true,
+            no_kv_offload: true,
+            ..SettingsArguments::default()
+        };
+        let changed = Settings {
+            context: 32_768,
+            batch: 256,
+            // The physical batch never exceeds the logical one.
+            ubatch: 256,
+            cache_type_k: CacheType::Q8_0,
+            unified_kv: false,
+            offload_kv: false,
+            ..Settings::default()
+        };
+        let settings = settings(&given, usual(), 131_072);
+        assert_eq!((settings.settings, settings.basis), (changed, SettingsBasis::Given));
+    }
+
+    #[test]
+    fn nothing_given_leaves_the_defaults() {
+        assert_eq!(settings(&SettingsArguments::default(), usual(), 131_072), usual());
+    }
+
+    #[test]
+    fn the_longest_context_is_the_models_own() {
+        let given = SettingsArguments { context: Some(0), ..SettingsArguments::default() };
+        assert_eq!(settings(&given, usual(), 131_072).settings.context, 131_072);
+    }
+
+    #[test]
+    fn gpus_that_are_given_take_the_place_of_the_machines() {
+        let given = DevicesArguments {
+            gpus: vec![("A".into(), Bytes(24_000_000_000)), ("A".into(), Bytes(12_000_000_000))],
+            ram: Some(Bytes(64_000_000_000)),
+            ..DevicesArguments::default()
+        };
+        let target = target(&given, machine(), &FitConfig::default()).unwrap();
+        let gpus: Vec<_> = target.devices.gpus.iter().map(|gpu| (gpu.name.as_str(), gpu.memory.0)).collect();
+        assert_eq!(gpus, [("A", 24_000_000_000), ("A (2)", 12_000_000_000)]);
+        // The larger margin is taken off: 5 % of the first, 512 MiB of the second.
+        let available: Vec<u64> = target.now.gpus.iter().map(|gpu| gpu.available.0).collect();
+        assert_eq!(available, [22_800_000_000, 11_400_000_000]);
+        assert_eq!(target.now.ram, Some(Bytes(62_000_000_000)));
+        assert!(target.is_judged);
+    }
+
+    #[test]
+    fn no_backend_means_no_gpu() {
+        let given = DevicesArguments { backend: Some(Backend::None), ..DevicesArguments::default() };
+        let target = target(&given, machine(), &FitConfig::default()).unwrap();
+        assert_eq!(target.devices, Devices::none());
+        assert!(target.now.gpus.is_empty() && target.is_judged);
+    }
+
+    #[test]
+    fn a_backend_drives_the_machines_own_gpus() {
+        let given = DevicesArguments { backend: Some(Backend::Vulkan), ..DevicesArguments::default() };
+        let target = target(&given, machine(), &FitConfig::default()).unwrap();
+        assert_eq!((target.devices.backend, target.devices.gpus.len()), (Backend::Vulkan, 1));
+        assert!(target.is_judged);
+    }
+
+    #[test]
+    fn a_gpu_of_no_size_has_a_bill_and_no_verdict() {
+        let given = DevicesArguments { backend: Some(Backend::Cuda), ..DevicesArguments::default() };
+        let target = target(&given, Picture { devices: Vec::new(), ..machine() }, &FitConfig::default()).unwrap();
+        assert_eq!((target.devices.gpus.len(), target.is_judged), (1, false));
+    }
+
+    #[test]
+    fn contrary_devices_are_refused() {
+        let given = DevicesArguments {
+            gpus: vec![("A".into(), Bytes::GIB)],
+            backend: Some(Backend::None),
+            ..DevicesArguments::default()
+        };
+        assert!(matches!(target(&given, machine(), &FitConfig::default()), Err(Failure::Usage(_))));
+    }
+
+    fn usual() -> SettingsFor {
+        SettingsFor { settings: Settings::default(), basis: SettingsBasis::Defaults, assumptions: vec!["a".into()] }
+    }
+
+    fn machine() -> Picture {
+        let value = MemorySample { total: Bytes(32_000_000_000), ..MemorySample::default() };
+        Picture {
+            memory: Reading::Fresh { value },
+            devices: vec![device("own", Bytes(8_000_000_000))],
+            unknown: Vec::new(),
+            problems: Vec::new(),
+            driver: None,
+        }
+    }
+}

@@ -71,7 +71,7 @@ fn render(report: &Report, models: &[&ModelReport], columns: Option<usize>) -> S
     let mut text = if report.models.is_empty() {
         nowhere(report)
     } else if models.is_empty() {
-        format!("None of {} is meant.\n", words::count(report.models.len(), "model"))
+        format!("None of {} matches.\n", words::count(report.models.len(), "model"))
     } else {
         table(models).render(columns)
     };
@@ -108,6 +108,10 @@ fn nowhere(report: &Report) -> String {
     text
 }
 
+/// Where the columns that come and go stand.
+const GPU: usize = 3;
+const AFTER_VERDICT: usize = 6;
+
 fn table(models: &[&ModelReport]) -> Table {
     let mut namesakes: BTreeMap<&str, usize> = BTreeMap::new();
     for model in models {
@@ -115,6 +119,7 @@ fn table(models: &[&ModelReport]) -> Table {
     }
     let differs = |model: &ModelReport| model.fit.as_ref().is_some_and(|fit| fit.now.verdict != fit.machine.verdict);
     let is_busy = models.iter().any(|model| differs(model));
+    let uses_gpus = models.iter().filter_map(|model| model.fit.as_ref()).any(|fit| words::needs(&fit.now).0.0 > 0);
     let mut columns = vec![
         Column::left("MODEL").elastic(),
         Column::left("QUANT").leaves(3),
@@ -127,7 +132,10 @@ fn table(models: &[&ModelReport]) -> Table {
         Column::right("UP TO").leaves(6),
     ];
     if is_busy {
-        columns.insert(6, Column::left("IF NOTHING ELSE RAN").leaves(5));
+        columns.insert(AFTER_VERDICT, Column::left("ON THIS MACHINE").leaves(5));
+    }
+    if !uses_gpus {
+        columns.remove(GPU);
     }
     let mut table = Table::new(columns);
     for model in models {
@@ -137,7 +145,10 @@ fn table(models: &[&ModelReport]) -> Table {
         cells.extend(judged(model));
         if is_busy {
             let best = model.fit.as_ref().filter(|_| differs(model)).map(|fit| fit.machine.verdict);
-            cells.insert(6, best.map(|best| Cell::from(words::short(best))).unwrap_or_default());
+            cells.insert(AFTER_VERDICT, best.map(|best| Cell::from(words::short(best))).unwrap_or_default());
+        }
+        if !uses_gpus {
+            cells.remove(GPU);
         }
         table.row(cells);
     }
@@ -168,4 +179,99 @@ fn judged(model: &ModelReport) -> [Cell; 6] {
         Cell::from(tokens(context)),
         Cell::from(tokens(fit.largest_context)),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::VerdictName;
+    use crate::cli::example;
+
+    #[test]
+    fn the_best_verdict_comes_first_then_the_name() {
+        let report = example::report();
+        assert_eq!(names(&report, &ListArguments::default()), ["alpaca", "zephyr", "huge", "new"]);
+    }
+
+    #[test]
+    fn words_and_verdicts_narrow_the_list() {
+        let report = example::report();
+        let words = |words: &[&str]| ListArguments {
+            words: words.iter().map(|word| (*word).to_owned()).collect(),
+            ..ListArguments::default()
+        };
+        assert_eq!(names(&report, &words(&["ZEPH", "q4"])), ["zephyr"]);
+        assert_eq!(names(&report, &words(&["zeph", "huge"])), [""; 0]);
+        let too_large = ListArguments { verdict: vec![VerdictName::TooLarge], ..ListArguments::default() };
+        assert_eq!(names(&report, &too_large), ["huge"]);
+    }
+
+    #[test]
+    fn a_list_reads_like_this() {
+        assert_eq!(
+            list(&example::report(), None),
+            "\
+MODEL   QUANT      SIZE     GPU     RAM  VERDICT                    ON THIS MACHINE         MARGIN  CONTEXT   UP TO
+alpaca  Q4_K_M   4.0 GB  5.9 GB  390 MB  Full GPU offload possible                   16.0 GB spare    4,096  32,768
+zephyr  Q4_K_M   5.0 GB  5.9 GB  390 MB  Full GPU offload possible                   15.2 GB spare    4,096  32,768
+huge    Q4_K_M  50.0 GB  5.9 GB  390 MB  Likely too large           partial GPU       2.9 GB short    4,096
+new              1.0 GB                  downloading
+
+RAM 21.0 of 33.5 GB available · RTX 4090 22.1 of 25.8 GB free
+"
+        );
+    }
+
+    #[test]
+    fn a_narrow_list_keeps_model_and_verdict() {
+        let text = list(&example::report(), Some(30));
+        assert!(text.starts_with("MODEL   VERDICT\nalpaca  full GPU\n"), "{text}");
+    }
+
+    #[test]
+    fn columns_that_say_nothing_are_left_out() {
+        let mut report = example::report();
+        report.models.retain(|model| model.name == "new");
+        let text = list(&report, None);
+        assert!(!text.contains("GPU  ") && !text.contains("MACHINE"), "{text}");
+    }
+
+    #[test]
+    fn namesakes_are_told_apart_by_their_ids() {
+        let mut report = example::report();
+        report.models[1].name = "alpaca".into();
+        let text = list(&report, None);
+        assert!(text.contains("publisher/alpaca-GGUF/alpaca.gguf"), "{text}");
+        assert!(text.contains("publisher/zephyr-GGUF/zephyr.gguf"), "{text}");
+    }
+
+    #[test]
+    fn a_hostile_name_cannot_write_to_the_terminal() {
+        let mut report = example::report();
+        report.models[1].name = "evil\u{1b}[2J\u{202e}\nname".into();
+        report.models[1].quantisation = Some("Q\u{7}".into());
+        let text = list(&report, None);
+        assert!(text.contains(r"evil\u{1b}[2J\u{202e}\u{a}name"), "{text}");
+        assert!(!text.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{text:?}");
+    }
+
+    #[test]
+    fn an_empty_list_says_where_it_looked() {
+        let mut report = example::report();
+        report.models.clear();
+        report.library.home_exists = false;
+        report.library.roots[0].state = RootState::Missing;
+        let text = list(&report, None);
+        assert!(text.contains("/home/user/.lmstudio/models (not there)"), "{text}");
+        assert!(text.contains("LM Studio was not found"), "{text}");
+    }
+
+    fn names(report: &Report, arguments: &ListArguments) -> Vec<String> {
+        chosen(report, arguments).into_iter().map(|model| model.name.clone()).collect()
+    }
+
+    fn list(report: &Report, columns: Option<usize>) -> String {
+        let text = render(report, &chosen(report, &ListArguments::default()), columns);
+        anstream::adapter::strip_str(&text).to_string()
+    }
 }

@@ -13,6 +13,8 @@ mod completions;
 mod config;
 mod doctor;
 mod estimate;
+#[cfg(test)]
+mod example;
 mod exit;
 mod facts;
 mod failure;
@@ -86,11 +88,13 @@ fn answer(command: Command) -> Result<Exit, Failure> {
 
 const fn wants_json(command: &Command) -> bool {
     match command {
-        Command::Status(format) | Command::Doctor(format) | Command::Recheck(format) => format.json,
+        Command::Status(format)
+        | Command::Doctor(format)
+        | Command::Recheck(format)
+        | Command::Config(ConfigCommand::Check { format, .. } | ConfigCommand::Show(format)) => format.json,
         Command::List(arguments) => arguments.format.json,
         Command::Show(arguments) => arguments.format.json,
         Command::Estimate(arguments) => arguments.format.json,
-        Command::Config(ConfigCommand::Check { format, .. } | ConfigCommand::Show(format)) => format.json,
         Command::Config(ConfigCommand::Path)
         | Command::Run(_)
         | Command::Install(_)

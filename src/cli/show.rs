@@ -68,3 +68,69 @@ fn render(detail: &Detail, columns: Option<usize>) -> String {
     facts.points("Notes", &model.notes);
     facts.text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::example;
+    use crate::fit::Verdict;
+
+    #[test]
+    fn a_model_reads_like_this() {
+        let text = render(&example::detail(), None);
+        assert_eq!(
+            anstream::adapter::strip_str(&text).to_string(),
+            "\
+zephyr
+id               publisher/zephyr-GGUF/zephyr.gguf
+file             /models/publisher/zephyr-GGUF/zephyr.gguf (5.0 GB, 5,000,000,000 bytes)
+model            llama, language model, 7.2 B parameters, Q4_K_M, trained for 32,768 tokens
+settings         context 4,096, all layers on GPUs, K f16 V f16, batch 512/512, 4 slots with one cache (as saved in LM Studio)
+engine           server, 33 of 33 layers on GPUs
+
+RTX 4090
+  weights            4.7 GB  4,671,766,528  exact
+  compute buffer     113 MB    113,264,656  formula
+  back-end overhead  472 MB    471,859,200  guess
+  total              5.3 GB  5,256,890,384
+RAM
+  weights            350 MB    350,060,544  exact
+  total              350 MB    350,060,544
+all together         5.6 GB  5,606,950,928
+
+verdict          Full GPU offload possible: 15.2 GB spare in RTX 4090
+                   RTX 4090: needs 5.9 of 21.1 GB to be had
+                   RAM: needs 390 MB of 19.0 GB to be had
+up to            a context of 32,768 tokens fits fully right now
+
+What would help
+  - close the game
+
+Assumed
+  - cuda takes about 472 MB
+"
+        );
+    }
+
+    #[test]
+    fn both_verdicts_are_shown_where_they_differ() {
+        let mut detail = example::detail();
+        detail.model.fit = Some(example::fit(Verdict::TooLarge, Verdict::FullGpu, -1));
+        let text = anstream::adapter::strip_str(&render(&detail, None)).to_string();
+        assert!(text.contains("right now        Likely too large: 1 B short in RTX 4090"), "{text}");
+        assert!(text.contains("on this machine  Full GPU offload possible"), "{text}");
+    }
+
+    #[test]
+    fn the_exit_code_is_the_verdict() {
+        let model = |now| example::model("a", 1, Some(example::fit(now, Verdict::FullGpu, 0)));
+        assert_eq!(exit(&model(Verdict::FullGpu)), Exit::Yes);
+        assert_eq!(exit(&model(Verdict::PartialGpu)), Exit::Partial);
+        assert_eq!(exit(&model(Verdict::CpuOnly)), Exit::CpuOnly);
+        assert_eq!(exit(&model(Verdict::TooLarge)), Exit::TooLarge);
+        assert_eq!(exit(&example::model("a", 1, None)), Exit::Unknown);
+        let mut broken = example::model("a", 1, None);
+        broken.state = StateReport::Unreadable { reason: "cut".into() };
+        assert_eq!(exit(&broken), Exit::Unreadable);
+    }
+}

@@ -30,10 +30,8 @@ pub(super) fn run(request: &Request, format: Format) -> Result<Exit, Failure> {
 pub(super) fn render(report: &Report, columns: Option<usize>) -> String {
     let mut facts = Facts::new(columns);
     let version = safe(&report.version);
-    facts.heading(&match report.live {
-        true => format!("fitwatch {version} is running"),
-        false => format!("fitwatch {version} is not running: this is from a single scan"),
-    });
+    let state = if report.live { "is running" } else { "is not running: this is from a single scan" };
+    facts.heading(&format!("fitwatch {version} {state}"));
     facts.fact("models", &models(report));
     facts.fact("RAM", &words::memory(&report.machine.memory));
     for gpu in &report.machine.devices {
@@ -46,7 +44,7 @@ pub(super) fn render(report: &Report, columns: Option<usize>) -> String {
         facts.fact("GPU", "none was found");
     }
     for root in &report.library.roots {
-        facts.fact("folder", &folder(root));
+        facts.fact("folder", &folder(root, report.live));
     }
     if !report.library.home_exists {
         facts.fact("LM Studio", &lm_studio_missing(report));
@@ -66,16 +64,18 @@ pub(super) fn render(report: &Report, columns: Option<usize>) -> String {
 /// Says that LM Studio is not there, and where it was looked for.
 pub(super) fn lm_studio_missing(report: &Report) -> String {
     match &report.library.home {
-        Some(home) => format!("not found at {}; it is watched for", safe_path(&home.path)),
+        Some(home) => format!("not found; fitwatch looked at {}", safe_path(&home.path)),
         None => "not found".into(),
     }
 }
 
-/// Returns a folder with its state and how it is watched.
-pub(super) fn folder(root: &RootReport) -> String {
+/// Returns a folder with its state and, where anybody watches it, how.
+pub(super) fn folder(root: &RootReport, is_live: bool) -> String {
     let path = safe_path(&root.root.path);
     match &root.state {
         RootState::Pending => format!("{path} (not read yet)"),
+        RootState::Present if !is_live => path,
+        RootState::Missing if !is_live => format!("{path} (not there)"),
         RootState::Present => format!("{path} ({})", safe(&root.watch)),
         RootState::Missing => format!("{path} (not there; it is watched for)"),
         RootState::Unreadable { reason } => format!("{path} (unreadable: {})", safe(reason)),
@@ -98,5 +98,43 @@ fn models(report: &Report) -> String {
     match report.models.len() {
         0 => format!("none was found{busy}"),
         number => format!("{number}: {}{busy}", parts.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::example;
+    use crate::report::Problem;
+    use crate::units::Span;
+
+    #[test]
+    fn a_status_reads_like_this() {
+        let mut report = example::report();
+        report.alerts.paused_for = Some(Span::minutes(25));
+        let hint = Some("start one".into());
+        report.problems.push(Problem { part: "tray".into(), message: "no tray host".into(), hint });
+        assert_eq!(
+            anstream::adapter::strip_str(&render(&report, None)).to_string(),
+            "\
+fitwatch 0.1.0 is running
+models           4: 2 full GPU, 1 too large, 1 without a verdict
+RAM              21.0 of 33.5 GB available
+GPU              RTX 4090: 22.1 of 25.8 GB free
+folder           /home/user/.lmstudio/models (notifications)
+alerts           paused for 25 min
+problem          tray: no tray host
+                 start one
+"
+        );
+    }
+
+    #[test]
+    fn a_single_scan_does_not_claim_to_watch() {
+        let mut report = example::report();
+        report.live = false;
+        let text = render(&report, None);
+        assert!(text.contains("is not running: this is from a single scan"), "{text}");
+        assert!(text.contains("models\n") && !text.contains("notifications"), "{text}");
     }
 }

@@ -149,7 +149,7 @@ mod tests {
     fn a_long_name_keeps_both_ends() {
         assert_eq!(elide("Meta-Llama-3.1-8B-Q4_K_M", 24), "Meta-Llama-3.1-8B-Q4_K_M");
         assert_eq!(elide("Meta-Llama-3.1-8B-Q4_K_M", 13), "Meta-L…Q4_K_M");
-        assert_eq!(elide("模型模型模型", 7), "模…模");
+        assert_eq!(elide("模型模型模型", 7), "模型…型");
         assert_eq!(elide("abc", 1), "…");
     }
 

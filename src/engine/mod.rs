@@ -105,7 +105,7 @@ impl Engine {
             Event::Chosen(action) => self.chosen(action, now),
             Event::Asked { id, request } => self.asked(id, request, now),
             Event::PartChanged { part, problem } => self.set_problem(part, problem),
-            Event::DeadlineReached => {}
+            Event::DeadlineReached => self.join_timers(now),
             Event::EndRequested => self.end(),
         }
         self.follow_up(now);
@@ -119,7 +119,8 @@ impl Engine {
     /// Returns when to hand over [`Event::DeadlineReached`] if nothing else happens.
     pub fn deadline(&self) -> Option<Moment> {
         let show_at = self.timers.is_stale.then(|| self.show_due());
-        [self.library.deadline(), self.alerts.deadline(), self.timers.sample_at, self.timers.remember_at, show_at]
+        let sample_at = self.timers.sample_at.filter(|_| !self.timers.is_sampling);
+        [self.library.deadline(), self.alerts.deadline(), sample_at, self.timers.remember_at, show_at]
             .into_iter()
             .flatten()
             .min()
@@ -168,7 +169,6 @@ impl Engine {
 
     fn sampled(&mut self, sample: &crate::machine::Sample, now: Moment) {
         self.timers.is_sampling = false;
-        self.timers.sample_at = None;
         self.timers.is_stale |= self.machine.sampled(sample, now);
     }
 
@@ -275,6 +275,17 @@ impl Engine {
         self.timers.is_settled |= !self.is_busy();
     }
 
+    /// Samples along with another timer that is due, where the next sample is near anyway: one
+    /// wake-up serves both.
+    fn join_timers(&mut self, now: Moment) {
+        let slack = Span(self.machine.pace().0 / 2);
+        if let Some(at) = self.timers.sample_at
+            && now.after(slack) >= at
+        {
+            self.timers.sample_at = Some(now);
+        }
+    }
+
     fn sample_when_due(&mut self, now: Moment) {
         if self.timers.is_sampling {
             return;
@@ -287,3 +298,6 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

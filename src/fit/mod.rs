@@ -106,4 +106,4 @@ pub struct Advice {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

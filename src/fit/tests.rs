@@ -195,7 +195,7 @@ fn plan(structure: Structure) -> Plan {
 }
 
 /// Returns an 8B-like model of so many blocks, f16: about 0.44 GB a block.
-fn dense(blocks: u32) -> Structure {
+pub(crate) fn dense(blocks: u32) -> Structure {
     structure(blocks, |block| {
         vec![
             (format!("blk.{block}.ffn_gate.weight"), [4_096, 14_336, 1, 1]),
@@ -206,7 +206,7 @@ fn dense(blocks: u32) -> Structure {
 }
 
 /// Returns a mixture of experts of so many blocks.
-fn mixture(blocks: u32) -> Structure {
+pub(crate) fn mixture(blocks: u32) -> Structure {
     structure(blocks, |block| {
         vec![
             (format!("blk.{block}.ffn_gate_inp.weight"), [4_096, 32, 1, 1]),

@@ -202,6 +202,8 @@ mod tests {
         let mut whole = shard(0, 1, &["a"]);
         whole.metadata = Metadata::default();
         assert_eq!(join_shards(vec![whole.clone()]), Ok(whole));
+        let merged = shard(0, 0, &["a"]);
+        assert_eq!(join_shards(vec![merged.clone()]), Ok(merged));
         assert_eq!(join_shards(Vec::new()), Err(JoinError::Empty));
     }
 

@@ -8,15 +8,11 @@ use std::io::BufReader;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
+use super::walk::stamp_of;
 use crate::gguf::{Header, HeaderError, Limits, join_shards, read_header};
 use crate::library::{HeaderOutcome, HeaderRead, ModelFile, Stamp};
-use crate::memory::{Projector, Structure};
-use crate::units::Bytes;
-
-/// The architecture of projectors in llama.cpp's words.
-const PROJECTOR_ARCHITECTURE: &str = "clip";
+use crate::memory::{Kind, Projector, Structure};
 
 /// Reads the headers of files that make one model or projector, first shard first.
 pub fn read(files: &[ModelFile]) -> HeaderRead {
@@ -35,12 +31,14 @@ fn outcome(files: &[ModelFile]) -> Result<HeaderOutcome, HeaderOutcome> {
         1 => headers.remove(0),
         _ => join_shards(headers).map_err(|error| unreadable(error.to_string()))?,
     };
-    if header.architecture() == Some(PROJECTOR_ARCHITECTURE) {
-        let projector = Projector::from_header(&header).map_err(|error| unreadable(error.to_string()))?;
-        return Ok(HeaderOutcome::Projector(Arc::new(projector)));
-    }
     let structure = Structure::from_header(&header).map_err(|error| unreadable(error.to_string()))?;
-    Ok(HeaderOutcome::Model(Arc::new(structure)))
+    match structure.kind {
+        Kind::Projector => {
+            let projector = Projector::from_header(&header).map_err(|error| unreadable(error.to_string()))?;
+            Ok(HeaderOutcome::Projector(Arc::new(projector)))
+        }
+        Kind::Language | Kind::Embedding | Kind::Drafter => Ok(HeaderOutcome::Model(Arc::new(structure))),
+    }
 }
 
 fn read_file(file: &ModelFile, place: &str) -> Result<Header, HeaderOutcome> {
@@ -76,15 +74,10 @@ fn unreadable(reason: String) -> HeaderOutcome {
 }
 
 fn stamp(file: &File) -> std::io::Result<Stamp> {
-    let metadata = file.metadata()?;
-    let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok(Stamp { bytes: Bytes(metadata.len()), modified_ms: u64::try_from(modified.as_millis()).unwrap_or(u64::MAX) })
+    Ok(stamp_of(&file.metadata()?))
 }
 
 /// Returns a file with its present stamp, for a caller that was given a path alone.
 pub fn file(path: &Path) -> std::io::Result<ModelFile> {
-    let metadata = std::fs::metadata(path)?;
-    let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let modified_ms = u64::try_from(modified.as_millis()).unwrap_or(u64::MAX);
-    Ok(ModelFile { path: path.to_owned(), stamp: Stamp { bytes: Bytes(metadata.len()), modified_ms } })
+    Ok(ModelFile { path: path.to_owned(), stamp: stamp_of(&std::fs::metadata(path)?) })
 }

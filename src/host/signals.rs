@@ -22,7 +22,8 @@ impl Signals {
     pub fn new() -> Signals {
         use tokio::signal::unix::{SignalKind, signal};
 
-        let all = || Ok([signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?]);
+        let all =
+            || Ok([signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?]);
         let taken: std::io::Result<_> = all();
         if let Err(error) = &taken {
             tracing::warn!("signals keep their defaults: {error}");

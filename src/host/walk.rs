@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use crate::library::{FileIdentity, FileRole, FoundFile, Listing, RootState};
+use crate::library::{FileIdentity, FileRole, FoundFile, Listing, RootState, Stamp};
 use crate::units::Bytes;
 
 /// Folders below each other, counted from the root.
@@ -243,14 +243,15 @@ fn is_entered(name: &str) -> bool {
 }
 
 fn found(path: PathBuf, target: PathBuf, metadata: &Metadata) -> FoundFile {
+    let Stamp { bytes, modified_ms } = stamp_of(metadata);
+    FoundFile { identity: identity(&target, metadata), bytes, modified_ms, path, target }
+}
+
+/// Returns what tells one version of a file from another.
+pub(super) fn stamp_of(metadata: &Metadata) -> Stamp {
     let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    FoundFile {
-        identity: identity(&target, metadata),
-        bytes: Bytes(metadata.len()),
-        modified_ms: modified.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
-        path,
-        target,
-    }
+    let modified_ms = modified.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+    Stamp { bytes: Bytes(metadata.len()), modified_ms }
 }
 
 /// Replaces the folder of a file that is no link itself by the folder's real path.

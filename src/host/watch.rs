@@ -44,7 +44,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options {
-            check_every: Duration::from_secs(60),
+            check_every: Duration::from_mins(1),
             gather_for: Duration::from_millis(50),
             folders: 50_000,
             is_polled: network::reason,
@@ -283,18 +283,18 @@ impl Worker {
         let mut stashed = Vec::new();
         gathered.add(first);
         let end = Instant::now() + self.options.gather_for;
-        while stashed.is_empty() {
+        while stashed.is_empty() && Instant::now() < end {
             match self.inbox.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(Message::Found(found)) => gathered.add(found),
                 Ok(other) => stashed.push(other),
                 Err(_) => break,
             }
         }
-        self.hand_over(gathered);
+        self.hand_over(&gathered);
         stashed
     }
 
-    fn hand_over(&mut self, gathered: Gathered) {
+    fn hand_over(&mut self, gathered: &Gathered) {
         let mut is_rearmed = false;
         for place in 0..self.roots.len() {
             let path = &self.roots[place].path;
@@ -317,7 +317,7 @@ impl Worker {
             self.report_problems();
         }
         let Some(tree) = &mut self.tree else { return };
-        let paths: Vec<PathBuf> = match tree.follow(&gathered, &self.roots) {
+        let paths: Vec<PathBuf> = match tree.follow(gathered, &self.roots) {
             Ok(paths) => paths,
             Err((root, error)) => return self.fall_back(&root, &error),
         };
@@ -343,8 +343,8 @@ impl Worker {
     /// that was replaced unseen needs the watch again.
     fn watch_above(&mut self, is_again: bool) {
         use notify::{RecursiveMode, Watcher as _};
-        let watched = self.roots.iter().filter(|root| matches!(root.how, How::Notifications | How::Waiting));
-        let wanted: BTreeMap<PathBuf, Mark> = watched.filter_map(|root| nearest_above(&root.path)).collect();
+        let shown = self.roots.iter().filter(|root| matches!(root.how, How::Notifications | How::Waiting));
+        let wanted: BTreeMap<PathBuf, Mark> = shown.filter_map(|root| nearest_above(&root.path)).collect();
         if self.above.watcher.is_none() && !wanted.is_empty() {
             self.above.watcher = notify::recommended_watcher(self.handler(Source::Above)).ok();
         }

@@ -20,6 +20,8 @@ pub(super) struct Row {
     pub(super) root_name: String,
 }
 
+type Entries = Vec<(Row, Model)>;
+
 /// A folder, by the number of its root and its path.
 pub(super) type Place = (usize, PathBuf);
 
@@ -93,7 +95,7 @@ impl Catalogue {
 
     fn rebuild(&mut self, is_replaced: impl Fn(&Row) -> bool, come: Vec<(Row, Model)>) {
         let old = std::mem::take(&mut self.rows).into_iter().zip(std::mem::take(&mut self.models));
-        let (left, mut entries): (Vec<(Row, Model)>, Vec<(Row, Model)>) = old.partition(|(row, _)| is_replaced(row));
+        let (left, mut entries): (Entries, Entries) = old.partition(|(row, _)| is_replaced(row));
         let left: BTreeMap<PathBuf, Model> = left.into_iter().map(|(row, model)| (row.key, model)).collect();
         entries.extend(come.into_iter().map(|(row, model)| match left.get(&row.key) {
             Some(old) => (row, carry_on(model, old)),
@@ -155,7 +157,8 @@ pub(super) struct Claim {
     pub(super) is_incomplete: bool,
     pub(super) rank: Rank,
     pub(super) is_link: bool,
-    pub(super) depth: usize,
+    /// Folders, then bytes: a shorter path comes first.
+    pub(super) length: (usize, usize),
     pub(super) key: PathBuf,
     pub(super) folder: Place,
 }
@@ -187,8 +190,8 @@ impl Claims {
 }
 
 impl Claim {
-    /// Counts the folders above a path.
-    pub(super) fn depth_of(path: &Path) -> usize {
-        path.components().count()
+    /// Measures a path.
+    pub(super) fn length_of(path: &Path) -> (usize, usize) {
+        (path.components().count(), path.as_os_str().len())
     }
 }

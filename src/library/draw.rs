@@ -104,7 +104,7 @@ impl Projectors {
         for (unit, finding) in findings {
             match finding {
                 Finding::Projector(file, projector) => {
-                    found.push((projector.weights, file.stamp.bytes, &unit.name, file, projector))
+                    found.push((projector.weights, file.stamp.bytes, &unit.name, file, projector));
                 }
                 Finding::ProjectorToCome if unit.is_arriving => {
                     projectors

@@ -1,9 +1,46 @@
-//! What is known of headers, what is wanted, and what is being read.
+//! Headers: what came of reading them, what is known, what is wanted and what is being read.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::{HeaderOutcome, HeaderRead, ModelFile, Remembered, Stamp};
+use serde::{Deserialize, Serialize};
+
+use super::{ModelFile, Stamp};
+use crate::memory::{Projector, Structure};
+
+/// A header that was read, or not.
+#[derive(Clone, Debug)]
+pub struct HeaderRead {
+    /// The files it was read from, with the stamps they had when it was asked for.
+    pub files: Vec<ModelFile>,
+    /// What came of it.
+    pub outcome: HeaderOutcome,
+}
+
+/// What came of reading a header.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeaderOutcome {
+    /// A model, drafter or the like; its kind is in the structure.
+    Model(Arc<Structure>),
+    /// A projector.
+    Projector(Arc<Projector>),
+    /// The file is shorter than its tensor table says: still downloading, or cut.
+    Cut {
+        /// What is missing, in words.
+        reason: String,
+    },
+    /// It cannot be read.
+    Unreadable {
+        /// Why, with the offset.
+        reason: String,
+    },
+}
+
+/// Header results worth keeping over a restart.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Remembered(pub Vec<(Vec<ModelFile>, HeaderOutcome)>);
 
 /// Header results by first file, with what is wanted and under way.
 #[derive(Debug, Default)]

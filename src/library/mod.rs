@@ -16,7 +16,8 @@ mod names;
 mod schedule;
 mod state;
 
+pub use headers::{HeaderOutcome, HeaderRead, Remembered};
 pub use listing::{FileIdentity, FoundFile, Listing, Origin, Root, RootState};
 pub use model::{Model, ModelFile, ModelId, ModelState, Stamp};
 pub use names::FileRole;
-pub use state::{HeaderOutcome, HeaderRead, Library, Remembered, Want};
+pub use state::{Library, Want};

@@ -11,17 +11,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use serde::{Deserialize, Serialize};
 
 use super::catalogue::{Catalogue, Claim, Claims, Place, Rank, Row};
 use super::draw;
 use super::folder::{Folder, Seen, Unit};
-use super::headers::Headers;
+use super::headers::{HeaderOutcome, HeaderRead, Headers, Remembered};
 use super::schedule::Schedule;
 use super::{FileIdentity, FileRole, FoundFile, Listing, Model, ModelFile, ModelId, Root, RootState};
-use crate::memory::{Projector, Structure};
 use crate::units::{Moment, Span};
 
 /// Two looks this far apart must see the same stamp before a file is settled.
@@ -69,39 +65,6 @@ pub enum Want {
         files: Vec<ModelFile>,
     },
 }
-
-/// A header that was read, or not.
-#[derive(Clone, Debug)]
-pub struct HeaderRead {
-    /// The files it was read from, with the stamps they had when it was asked for.
-    pub files: Vec<ModelFile>,
-    /// What came of it.
-    pub outcome: HeaderOutcome,
-}
-
-/// What came of reading a header.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HeaderOutcome {
-    /// A model, drafter or the like; its kind is in the structure.
-    Model(Arc<Structure>),
-    /// A projector.
-    Projector(Arc<Projector>),
-    /// The file is shorter than its tensor table says: still downloading, or cut.
-    Cut {
-        /// What is missing, in words.
-        reason: String,
-    },
-    /// It cannot be read.
-    Unreadable {
-        /// Why, with the offset.
-        reason: String,
-    },
-}
-
-/// Header results worth keeping over a restart.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Remembered(pub Vec<(Vec<ModelFile>, HeaderOutcome)>);
 
 /// The folders whose models have to be drawn anew.
 type Touched = BTreeSet<Place>;
@@ -188,9 +151,15 @@ impl Library {
 
     /// Takes in a header.
     pub fn header_read(&mut self, read: HeaderRead, now: Moment) {
-        if let Some(path) = self.headers.read(read) {
-            self.redraw_folder_of(&path, now);
+        let is_cut = matches!(read.outcome, HeaderOutcome::Cut { .. });
+        let Some(path) = self.headers.read(read) else { return };
+        if is_cut && let Some(folder) = path.parent() {
+            // It may have grown since it was listed, and nobody need have said so.
+            for held in self.roots.iter_mut().filter(|held| held.folders.contains_key(folder)) {
+                held.schedule.look(folder, now.after(SETTLE));
+            }
         }
+        self.redraw_folder_of(&path, now);
     }
 
     /// Returns what is wanted now; each want is returned once.
@@ -273,7 +242,7 @@ impl Held {
             is_incomplete: !unit.missing.numbers.is_empty(),
             rank: self.rank,
             is_link: unit.is_link,
-            depth: Claim::depth_of(&unit.key),
+            length: Claim::length_of(&unit.key),
             key: unit.key.clone(),
             folder: (self.rank.1, folder.to_owned()),
         }
@@ -534,3 +503,10 @@ fn follow_header(headers: &mut Headers, unit: &Unit) {
         headers.withdraw(&unit.files);
     }
 }
+
+#[cfg(test)]
+mod random;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;

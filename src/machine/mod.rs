@@ -8,6 +8,8 @@
 mod picture;
 mod sample;
 mod steady;
+#[cfg(test)]
+mod tests;
 
 pub use picture::{Device, Picture, Reading};
 pub use sample::{DeviceMemory, DeviceSample, GpuProbe, MemorySample, Sample, UnknownGpu, Vendor};

@@ -28,7 +28,7 @@ const LIVELY: Span = Span::seconds(60);
 /// Below this free share a pool is tight.
 const TIGHT: Share = Share::percent(10);
 
-const ASLEEP: &str = "the GPU sleeps, and fitwatch does not wake it";
+pub(super) const ASLEEP: &str = "the GPU sleeps, and fitwatch does not wake it";
 const GONE: &str = "the GPU is not there any more";
 
 /// Turns samples into a picture.

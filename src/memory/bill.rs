@@ -53,7 +53,7 @@ pub enum Pool {
 pub enum Part {
     /// The model's weights.
     Weights,
-    /// Weights repacked for the CPU: beside the mapped file where mmap is on.
+    /// Weights repacked for the CPU; where mmap is on their mapped pages can be dropped.
     RepackedWeights,
     /// The KV cache.
     KvCache,
@@ -114,9 +114,9 @@ pub fn bill(
     let mut lines = Lines::default();
 
     let weights = weights(structure, settings, backend, profile, &places);
-    // Repacked weights are a second copy of what the mapped file holds.
-    let mapped = if settings.mmap { weights.repacked } else { Bytes::ZERO };
-    lines.spread(Part::Weights, Basis::Exact, &weights.gpus, weights.host.saturating_add(mapped));
+    // The mapped pages that were repacked are not counted again: nothing reads them any more, and
+    // the kernel drops them first.
+    lines.spread(Part::Weights, Basis::Exact, &weights.gpus, weights.host);
     lines.add(Pool::Host, Part::RepackedWeights, Basis::Exact, weights.repacked);
 
     let cache = kv_cache(structure, settings, backend, &places, &sizes);
@@ -142,8 +142,8 @@ pub fn bill(
     }
 
     let mut by_gpu = vec![0; devices.gpus.len()];
-    for layer in 0..structure.layers() {
-        if let Device::Gpu(gpu) = places.layer(layer) {
+    for place in places.layers() {
+        if let Device::Gpu(gpu) = place {
             by_gpu[gpu] += 1;
         }
     }

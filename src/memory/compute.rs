@@ -38,6 +38,7 @@ pub(super) struct Load<'a> {
 pub(super) fn compute(load: &Load) -> Spread {
     let inputs = Inputs::new(load);
     let phases = Phases::new(load);
+    let residences = residences(load);
     let mut spread = Spread::new(load.places.gpus());
     if load.places.gpus() == 0 {
         let embedding = inputs.embedding;
@@ -45,15 +46,16 @@ pub(super) fn compute(load: &Load) -> Spread {
         return spread;
     }
     spread.host = inputs.host;
-    let whole = load.places.on_gpus() >= load.structure.layers() && moved_experts(load).is_none();
+    let moved = residences.iter().any(|kind| kind.experts_on_host && phases.has_experts(kind.kind));
+    let whole = load.places.on_gpus() >= load.structure.layers() && !moved;
     if whole && load.places.gpus() > 1 && load.settings.offload_kv {
         pipelined(load, &inputs, &phases, &mut spread);
         return spread;
     }
     for gpu in 0..load.places.gpus() {
-        spread.gpus[gpu] = one_gpu(load, &inputs, &phases, gpu);
+        spread.gpus[gpu] = one_gpu(load, &inputs, &phases, &residences, gpu);
     }
-    spread.host = spread.host.saturating_add(host_phases(load, &inputs, &phases));
+    spread.host = spread.host.saturating_add(host_phases(load, &inputs, &phases, &residences));
     spread
 }
 
@@ -76,12 +78,12 @@ fn pipelined(load: &Load, inputs: &Inputs, phases: &Phases, spread: &mut Spread)
 }
 
 /// One GPU of a load that may leave layers or experts in host memory.
-fn one_gpu(load: &Load, inputs: &Inputs, phases: &Phases, gpu: usize) -> Bytes {
+fn one_gpu(load: &Load, inputs: &Inputs, phases: &Phases, residences: &[Residence], gpu: usize) -> Bytes {
     let offloads = load.sizes.tokens >= OFFLOAD_TOKENS && gpu == 0;
     let mut most = Bytes::ZERO;
     let mut reach = |bytes: Bytes| most = most.max(bytes);
-    let holds = (0..load.structure.blocks).any(|block| load.places.layer(block) == Device::Gpu(gpu));
-    if holds {
+    let blocks = load.structure.blocks as usize;
+    if load.places.layers().take(blocks).any(|place| place == Device::Gpu(gpu)) {
         reach(inputs.gpu.saturating_add(phases.without_logits()));
     }
     match load.places.output() {
@@ -96,17 +98,13 @@ fn one_gpu(load: &Load, inputs: &Inputs, phases: &Phases, gpu: usize) -> Bytes {
         return most;
     }
     let activations = inputs.embedding.saturating_mul(4).saturating_mul(phases.streams());
-    for (block, kind) in (0u32..).zip(load.structure.block_kinds()) {
-        if kind.mtp && !load.settings.mtp {
-            continue;
+    for residence in residences {
+        if residence.on_host {
+            reach(activations.saturating_add(phases.copied_feed_forward(residence.kind)));
+            reach(inputs.gpu.saturating_add(phases.copied_cache(residence.kind)));
         }
-        let on_host = load.places.layer(block) == Device::Host;
-        if on_host {
-            reach(activations.saturating_add(phases.copied_feed_forward(kind)));
-            reach(inputs.gpu.saturating_add(phases.copied_cache(kind)));
-        }
-        if on_host || block < load.settings.cpu_moe {
-            reach(phases.copied_experts(kind, inputs));
+        if residence.experts_on_host {
+            reach(phases.copied_experts(residence.kind, inputs));
         }
     }
     most
@@ -114,30 +112,43 @@ fn one_gpu(load: &Load, inputs: &Inputs, phases: &Phases, gpu: usize) -> Bytes {
 
 /// What runs in host memory although there is a GPU: batches too small to be worth moving,
 /// recurrent blocks, and attention that the scheduler leaves with its cache.
-fn host_phases(load: &Load, inputs: &Inputs, phases: &Phases) -> Bytes {
+fn host_phases(load: &Load, inputs: &Inputs, phases: &Phases, residences: &[Residence]) -> Bytes {
     if load.places.on_gpus() < load.structure.layers() && load.sizes.tokens < OFFLOAD_TOKENS {
         return phases.largest_on_host().saturating_add(inputs.embedding);
     }
     let mut most = Bytes::ZERO;
-    for (block, kind) in (0u32..).zip(load.structure.block_kinds()) {
-        if load.places.layer(block) == Device::Host {
-            most = most.max(phases.state(kind));
+    for residence in residences {
+        if residence.on_host {
+            most = most.max(phases.state(residence.kind));
         }
         if load.stranded {
-            most = most.max(phases.attention(kind));
+            most = most.max(phases.attention(residence.kind));
         }
     }
     most
 }
 
-/// Returns the first block whose experts stay in host memory while it is on a GPU.
-fn moved_experts(load: &Load) -> Option<u32> {
-    let has = |kind: &BlockKind| load.structure.layout(kind).iter().any(super::tensor::TensorShape::is_expert);
-    (0u32..)
-        .zip(load.structure.block_kinds())
-        .take_while(|(block, _)| *block < load.settings.cpu_moe)
-        .find(|(_, kind)| has(kind))
-        .map(|(block, _)| block)
+/// Where the blocks of one kind are.
+struct Residence<'a> {
+    kind: &'a BlockKind,
+    /// Some are in host memory.
+    on_host: bool,
+    /// The experts of some are in host memory.
+    experts_on_host: bool,
+}
+
+/// Looks up where the blocks of each kind are, so that the formulas run once a kind.
+fn residences<'a>(load: &Load<'a>) -> Vec<Residence<'a>> {
+    let residence = |kind| Residence { kind, on_host: false, experts_on_host: false };
+    let mut residences: Vec<Residence> = load.structure.kinds.iter().map(residence).collect();
+    for ((block, place), &kind) in (0u32..).zip(load.places.layers()).zip(&load.structure.pattern) {
+        if let Some(residence) = residences.get_mut(usize::from(kind)) {
+            let loaded = !residence.kind.mtp || load.settings.mtp;
+            residence.on_host |= loaded && place == Device::Host;
+            residence.experts_on_host |= loaded && (place == Device::Host || block < load.settings.cpu_moe);
+        }
+    }
+    residences
 }
 
 /// Returns the output matrix as it is copied to a GPU for one product.

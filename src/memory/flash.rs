@@ -44,10 +44,13 @@ fn lacks_kernel(structure: &Structure, settings: &Settings, backend: Backend, pl
     if !matches!(backend, Backend::Cuda | Backend::Rocm) {
         return false;
     }
-    let on_gpu = |block: u32| !settings.offload_kv || matches!(places.layer(block), Device::Gpu(_));
-    (0u32..)
-        .zip(structure.block_kinds())
-        .any(|(block, kind)| on_gpu(block) && kind.cached && !has_kernel(structure, kind))
+    if !structure.kinds.iter().any(|kind| kind.cached && !has_kernel(structure, kind)) {
+        return false;
+    }
+    let mut blocks = places.layers().zip(structure.block_kinds());
+    blocks.any(|(place, kind)| {
+        (!settings.offload_kv || place != Device::Host) && kind.cached && !has_kernel(structure, kind)
+    })
 }
 
 /// Returns whether CUDA has a kernel for the heads (`ggml_cuda_get_best_fattn_kernel`).

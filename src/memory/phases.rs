@@ -237,6 +237,11 @@ impl<'a> Phases<'a> {
         }
     }
 
+    /// Returns whether a block has routed experts.
+    pub(super) fn has_experts(&self, kind: &BlockKind) -> bool {
+        self.load.structure.layout(kind).iter().any(TensorShape::is_expert)
+    }
+
     /// Returns a product of experts from host memory on the GPU, with the largest expert tensor of
     /// the block copied there.
     pub(super) fn copied_experts(&self, kind: &BlockKind, inputs: &Inputs) -> Bytes {

@@ -13,10 +13,10 @@ pub(super) enum Device {
 
 /// The layers' places (`get_layer_buft_list` in `llama_model_base::load_tensors`).
 pub(super) struct Places {
-    shares: Vec<f32>,
-    first: u32,
+    /// The place of each block, then of the output layer.
+    layers: Vec<Device>,
+    gpus: usize,
     on_gpus: u32,
-    blocks: u32,
 }
 
 impl Places {
@@ -29,23 +29,32 @@ impl Places {
         };
         let shares = if devices.backend == Backend::None { Vec::new() } else { shares(devices) };
         let on_gpus = if shares.is_empty() { 0 } else { asked };
-        Places { shares, first: layers - on_gpus, on_gpus, blocks }
+        let first = layers - on_gpus;
+        let place = |layer: u32| {
+            if layer < first {
+                return Device::Host;
+            }
+            // llama.cpp compares floats, so this does: the layer at a boundary has to fall alike.
+            let place = (layer - first) as f32 / on_gpus as f32;
+            let gpu = shares.iter().take_while(|&&share| share <= place).count();
+            Device::Gpu(gpu.min(shares.len() - 1))
+        };
+        Places { layers: (0..layers).map(place).collect(), gpus: shares.len(), on_gpus }
     }
 
     /// Returns where a block is; the block after the last is the output layer.
     pub(super) fn layer(&self, layer: u32) -> Device {
-        if layer < self.first || self.on_gpus == 0 {
-            return Device::Host;
-        }
-        // llama.cpp compares floats, so this does: the layer at a boundary has to fall alike.
-        let place = (layer - self.first) as f32 / self.on_gpus as f32;
-        let gpu = self.shares.iter().take_while(|&&share| share <= place).count();
-        Device::Gpu(gpu.min(self.shares.len() - 1))
+        self.layers.get(layer as usize).copied().unwrap_or(Device::Host)
+    }
+
+    /// Returns the places of the layers in order, the output layer last.
+    pub(super) fn layers(&self) -> impl Iterator<Item = Device> {
+        self.layers.iter().copied()
     }
 
     /// Returns where the output layer is.
     pub(super) fn output(&self) -> Device {
-        self.layer(self.blocks)
+        self.layers.last().copied().unwrap_or(Device::Host)
     }
 
     /// Returns the layers on GPUs.
@@ -55,7 +64,7 @@ impl Places {
 
     /// Returns how many GPUs there are.
     pub(super) fn gpus(&self) -> usize {
-        self.shares.len()
+        self.gpus
     }
 }
 

@@ -25,7 +25,7 @@ const MIDDLE: (f32, f32) = (0.5, 0.53);
 const RADIUS: f32 = 0.455;
 /// How thick the gauge's ring is.
 const RING: f32 = 0.10;
-/// How wide the rim around every shape is.
+/// How wide the rim around the gauge is.
 const RIM: f32 = 0.025;
 /// The rim's colour and how much of it is seen.
 const RIM_COLOUR: [f32; 3] = [22.0, 26.0, 32.0];
@@ -67,7 +67,7 @@ fn pixel(icon: Icon, column: u32, row: u32, size: u32) -> [u8; 4] {
         let distance = distance(icon, x, y);
         if distance <= 0.0 {
             ink += 1.0;
-        } else if distance <= RIM {
+        } else if distance <= RIM && !is_inside(x, y) {
             rim += RIM_ALPHA;
         }
     }
@@ -102,6 +102,11 @@ fn distance(icon: Icon, x: f32, y: f32) -> f32 {
         }
         Icon::CannotMeasure => ring.min(question_mark(x, y)),
     }
+}
+
+/// Returns whether a point lies inside the gauge's ring, where a rim would only fill the gaps.
+fn is_inside(x: f32, y: f32) -> bool {
+    (x - MIDDLE.0).hypot(y - MIDDLE.1) < RADIUS - RING
 }
 
 /// Returns how far a point is from a question mark in the middle.

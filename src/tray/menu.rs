@@ -1,6 +1,6 @@
 //! The menu's rows.
 //!
-//! Every level has at most [`ROWS`] of them. Models are sorted by id, never by a number, so that
+//! Every level has at most [`ROWS`] of them. Models are sorted by name, never by a number, so that
 //! rows stay where they are while numbers change. Words, not signs: a screen reader reads them.
 
 use std::collections::BTreeMap;
@@ -76,9 +76,13 @@ pub(super) fn problem_line(report: &Report) -> Option<String> {
     }
 }
 
-/// Returns what is known about a model besides its name.
+/// Returns what is known about a model besides its name. A quantisation that the name tells already
+/// is not told twice.
 fn model_words(model: &ModelReport) -> String {
-    let mut words: Vec<String> = model.quantisation.iter().map(|quantisation| tidy(quantisation)).collect();
+    let name = model.name.to_lowercase();
+    let quantisation = model.quantisation.iter().map(|quantisation| tidy(quantisation));
+    let mut words: Vec<String> =
+        quantisation.filter(|quantisation| !name.contains(&quantisation.to_lowercase())).collect();
     words.push(model.bytes.to_string());
     words.extend(state_words(model));
     words.join(" · ")
@@ -103,9 +107,12 @@ fn groups(report: &Report) -> Vec<Row> {
     };
     groups
         .into_iter()
-        .map(|(group, models)| Row::Submenu {
-            text: format!("{} ({})", group.label(), models.len()),
-            rows: limited(&models, |model| row(model), "fitwatch list"),
+        .map(|(group, mut models)| {
+            models.sort_by_cached_key(|model| (model.name.to_lowercase(), &model.id));
+            Row::Submenu {
+                text: format!("{} ({})", group.label(), models.len()),
+                rows: limited(&models, |model| row(model), "fitwatch list"),
+            }
         })
         .collect()
 }

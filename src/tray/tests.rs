@@ -207,6 +207,12 @@ fn equal_reports_make_equal_trays() {
 }
 
 #[test]
+fn a_quantisation_that_the_name_tells_is_not_told_twice() {
+    let text = model_text(&judged("m-q4_k_m", judgement(Verdict::FullGpu, 1_000_000_000, "RAM")));
+    assert_eq!(text, "m-q4_k_m  4.9 GB · 1.0 GB to spare");
+}
+
+#[test]
 fn names_from_files_cannot_play_tricks() {
     let text = model_text(&ModelReport {
         name: "a\nb\u{202e}c\t&_".into(),
@@ -232,6 +238,21 @@ fn models_of_one_name_are_told_apart() {
 }
 
 #[test]
+fn models_are_sorted_by_name_whoever_published_them() {
+    let mut models = vec![
+        judged("lab/Zeta", judgement(Verdict::FullGpu, 1, "RAM")),
+        judged("other/alpha", judgement(Verdict::FullGpu, 9, "RAM")),
+        judged("third/Beta", judgement(Verdict::FullGpu, 5, "RAM")),
+    ];
+    for model in &mut models {
+        model.name = model.id.0.split_once('/').unwrap().1.into();
+    }
+    let menu = drawn(&tray(&report(models)).rows);
+    let place = |name: &str| menu.find(&format!("  {name}  ")).unwrap();
+    assert!(place("alpha") < place("Beta") && place("Beta") < place("Zeta"), "{menu}");
+}
+
+#[test]
 fn the_status_notice_says_what_the_menu_says() {
     let report = report(vec![judged("a", judgement(Verdict::FullGpu, 1, "RAM"))]);
     let notice = status_notice(&report);
@@ -244,7 +265,7 @@ fn actions_survive_as_text() {
     for action in [
         Action::ShowStatus,
         Action::ShowModel(ModelId("publisher/my model/a b.gguf".into())),
-        Action::Pause(Duration::from_secs(900)),
+        Action::Pause(Duration::from_mins(15)),
         Action::Resume,
         Action::Recheck,
         Action::OpenSettings,
@@ -261,23 +282,17 @@ fn actions_survive_as_text() {
 
 /// Returns the menu as text: submenus indented, actions in brackets.
 fn drawn(rows: &[Row]) -> String {
-    let mut text = String::new();
-    draw(rows, "", &mut text);
-    text
+    draw(rows, "")
 }
 
-fn draw(rows: &[Row], indent: &str, text: &mut String) {
-    for row in rows {
-        match row {
-            Row::Text(row) => *text += &format!("{indent}{row}\n"),
-            Row::Separator => *text += &format!("{indent}--\n"),
-            Row::Item { text: row, action } => *text += &format!("{indent}{row} [{}]\n", action.to_text()),
-            Row::Submenu { text: row, rows } => {
-                *text += &format!("{indent}{row}\n");
-                draw(rows, &format!("{indent}  "), text);
-            }
-        }
-    }
+fn draw(rows: &[Row], indent: &str) -> String {
+    let drawn = rows.iter().map(|row| match row {
+        Row::Text(text) => format!("{indent}{text}\n"),
+        Row::Separator => format!("{indent}--\n"),
+        Row::Item { text, action } => format!("{indent}{text} [{}]\n", action.to_text()),
+        Row::Submenu { text, rows } => format!("{indent}{text}\n{}", draw(rows, &format!("{indent}  "))),
+    });
+    drawn.collect()
 }
 
 fn assert_rows_within_limit(rows: &[Row]) {

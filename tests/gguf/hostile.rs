@@ -80,11 +80,19 @@ fn string_lengths_that_wrap_are_refused() {
 #[test]
 fn a_sum_of_padded_sizes_that_wraps_is_refused() {
     // CVE-2025-53630
-    let mut writer = Writer::new();
+    let huge = (1 << 63) - 1;
+    let writer = Writer::new().tensor("a", &[huge], I8, 0).tensor("b", &[huge], I8, 1 << 63);
+    assert_problem!(problem(&writer.bytes()), HeaderProblem::SizeOverflow { name } if &*name == "b");
+}
+
+#[test]
+fn a_sum_of_sizes_that_wraps_is_refused() {
+    // Behind a tensor of unknown size nothing is known of the places that follow.
+    let mut writer = Writer::new().tensor("unknown", &[1], 9_999, 0);
     for number in 0..5_u32 {
         writer = writer.tensor(number.to_string(), &[1 << 62], I8, 0);
     }
-    assert_problem!(problem(&writer.bytes()), HeaderProblem::SizeOverflow { name } if &*name == "4" || &*name == "3");
+    assert_problem!(problem(&writer.bytes()), HeaderProblem::SizeOverflow { name } if &*name == "3");
 }
 
 #[test]
@@ -153,9 +161,10 @@ fn an_alignment_of_another_type_is_refused() {
 #[test]
 fn a_negative_or_unknown_tensor_type_cannot_be_sized() {
     for kind in [4, 5, 31, 36, 9_999, u32::MAX] {
-        let writer = Writer::new().tensor("t", &[100, 3], kind, 0).tensor("u", &[1], kind, 0);
-        let header = read(&writer.bytes()).expect("kept with a note");
-        assert_eq!((header.tensors[0].bytes.0, header.tensors[1].bytes.0), (0, 0), "type {kind}");
+        let writer = Writer::new().tensor("t", &[100, 3], kind, 0).tensor("known", &[8], F32, 64);
+        let writer = writer.tensor("u", &[1], kind, 96);
+        let header = read(&[writer.bytes(), vec![0; 96]].concat()).expect("kept with a note");
+        assert_eq!((header.tensors[0].bytes.0, header.tensors[1].bytes.0), (0, 32), "type {kind}");
         assert_eq!(header.notes, [format!("unknown tensor type {kind}, size not counted: \"t\" and 1 more")]);
     }
 }
@@ -255,7 +264,7 @@ fn a_million_duplicate_keys_end_within_a_second() {
 }
 
 #[test]
-fn as_many_names_as_allowed_and_a_late_duplicate_end_within_a_second() {
+fn as_many_names_as_allowed_and_a_late_duplicate_are_no_burden() {
     let mut writer = Writer::new();
     for number in 0..65_535 {
         writer = writer.entry(format!("a.long.common.prefix.{number}"), 0, [0]);
@@ -266,5 +275,6 @@ fn as_many_names_as_allowed_and_a_late_duplicate_end_within_a_second() {
     assert_problem!(problem(&twice), HeaderProblem::DuplicateTensor { .. });
     let twice = writer.entry("a.long.common.prefix.7", 0, [0]).bytes();
     assert_problem!(problem(&twice), HeaderProblem::DuplicateKey { .. });
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    // Comparing each with each would take minutes.
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }

@@ -122,8 +122,11 @@ fn tensors_bad_n_dims() {
 
 #[test]
 fn tensors_bad_shape() {
-    let writer = Writer::new().tensor("my_tensor", &[u64::MAX], F32, 0);
-    assert_problem!(problem(&writer.bytes()), HeaderProblem::SizeOverflow { .. });
+    // Negative numbers, as ggml sees them.
+    for dim in [u64::MAX, 1 << 63] {
+        let writer = Writer::new().tensor("my_tensor", &[dim], I8, 0);
+        assert_problem!(problem(&writer.bytes()), HeaderProblem::SizeOverflow { .. });
+    }
 }
 
 #[test]

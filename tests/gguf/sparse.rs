@@ -86,9 +86,28 @@ fn a_file_that_shrinks_while_it_is_read_is_truncated() {
 
 #[test]
 fn a_file_that_grows_while_it_is_read_is_read_to_its_stated_end() {
-    let bytes = Writer::new().entry("general.architecture", TEXT, text("llama")).bytes();
-    let error = read_header(io::Cursor::new(&bytes), 40, &Limits::default()).expect_err("the end was stated");
-    assert_problem!(error.problem, HeaderProblem::Truncated { .. });
+    let mut writer = Writer::new().entry("a.words", ARRAY, array(TEXT, 3, text("word").repeat(3)));
+    writer.alignment = 1;
+    let bytes = writer.bytes();
+    for file_bytes in 0..bytes.len() as u64 {
+        let error =
+            read_header(io::Cursor::new(&bytes), file_bytes, &Limits::default()).expect_err("the end was stated");
+        assert_problem!(error.problem, HeaderProblem::Truncated { .. });
+    }
+}
+
+#[test]
+fn a_string_array_beyond_the_budget_is_refused_though_it_is_the_last_thing() {
+    let mut writer = Writer::new().entry("a.words", ARRAY, array(TEXT, 3, text("word").repeat(3)));
+    writer.alignment = 1;
+    let bytes = writer.bytes();
+    let read = |header_bytes| {
+        let limits = Limits { header_bytes, ..Limits::default() };
+        read_header(io::Cursor::new(&bytes), bytes.len() as u64, &limits)
+    };
+    assert!(read(bytes.len() as u64).is_ok());
+    let error = read(bytes.len() as u64 - 1).expect_err("a byte too many");
+    assert_problem!(error.problem, HeaderProblem::LimitExceeded { what: "header bytes", .. });
 }
 
 #[test]

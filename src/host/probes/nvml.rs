@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
@@ -15,6 +16,9 @@ use super::pci::{Bus, Display};
 use crate::machine::{DeviceMemory, DeviceSample, GpuProbe, UnknownGpu, Vendor};
 use crate::units::Bytes;
 
+/// How long a GPU that powers itself down is left alone after it was asked: asked more often, it
+/// would never get to sleep.
+const REST: Duration = Duration::from_secs(10);
 /// More GPUs than any machine has.
 const MOST_GPUS: u32 = 64;
 
@@ -25,6 +29,8 @@ pub(super) struct NvmlProbe {
     open: Option<Nvml>,
     /// What is known from earlier samples, by where a GPU sits.
     known: BTreeMap<Seat, Known>,
+    /// The last answer about GPUs that may all sleep, who they were, and when.
+    resting: Option<(Instant, Vec<String>, GpuProbe)>,
 }
 
 /// How a GPU is found again.
@@ -46,7 +52,7 @@ struct Known {
 impl NvmlProbe {
     /// Returns a probe that loads the given library, or the driver's own.
     pub(super) fn new(library: Option<PathBuf>) -> NvmlProbe {
-        NvmlProbe { library, open: None, known: BTreeMap::new() }
+        NvmlProbe { library, open: None, known: BTreeMap::new(), resting: None }
     }
 
     /// Returns NVIDIA's GPUs.
@@ -76,26 +82,45 @@ impl NvmlProbe {
             self.open = None;
             return found;
         }
-        let asked = self.ask(|probe, nvml| {
-            let by_address = |card: &&Display| (Seat::Address(card.address.clone()), card.name());
-            Ok(probe.devices(nvml, awake.iter().map(by_address).collect()))
-        });
-        match asked {
-            Ok(asked) => {
-                found.driver = asked.driver;
-                found.devices.extend(asked.devices);
-                found.unknown.extend(asked.unknown);
-            }
-            Err(error) => {
-                let reason = reason(&error);
-                found.unknown.extend(
-                    awake.iter().map(|card| UnknownGpu { name: self.name(card), ..card.unknown(reason.clone()) }),
-                );
-            }
-        }
+        let asked = self.awake(&awake);
+        found.driver = asked.driver;
+        found.devices.extend(asked.devices);
+        found.unknown.extend(asked.unknown);
         // Awake ones come from NVML and sleeping ones from the bus: one order for both.
         found.devices.sort_by(|one, other| one.id.cmp(&other.id));
         found
+    }
+
+    /// Asks the GPUs that are awake, unless they may fall asleep and were asked a moment ago.
+    fn awake(&mut self, cards: &[&Display]) -> GpuProbe {
+        let may_all_sleep = cards.iter().all(|card| card.may_sleep);
+        let addresses: Vec<String> = cards.iter().map(|card| card.address.clone()).collect();
+        match self.resting.take() {
+            Some((asked_at, same, found)) if may_all_sleep && same == addresses && asked_at.elapsed() < REST => {
+                self.resting = Some((asked_at, same, found.clone()));
+                return found;
+            }
+            _ => {}
+        }
+        let asked = self.ask(|probe, nvml| {
+            let by_address = |card: &&Display| (Seat::Address(card.address.clone()), card.name());
+            Ok(probe.devices(nvml, cards.iter().map(by_address).collect()))
+        });
+        match asked {
+            Ok(found) => {
+                if may_all_sleep {
+                    self.resting = Some((Instant::now(), addresses, found.clone()));
+                }
+                found
+            }
+            Err(error) => self.without_answer(cards, &reason(&error)),
+        }
+    }
+
+    /// Returns GPUs that nobody answers for.
+    fn without_answer(&self, cards: &[&Display], reason: &str) -> GpuProbe {
+        let unknown = |card: &&Display| UnknownGpu { name: self.name(card), ..card.unknown(reason.to_owned()) };
+        GpuProbe { unknown: cards.iter().map(unknown).collect(), ..GpuProbe::default() }
     }
 
     /// Samples whatever NVML lists, where the bus shows no NVIDIA GPU.

@@ -12,7 +12,7 @@ use winit::window::WindowId;
 use super::view::View;
 use super::{UiMessage, listen_to_menu};
 use crate::host::events::Events;
-use crate::report::Problem;
+use crate::host::part::Part;
 
 /// What a user can do about it.
 const HINT: &str = "Restart fitwatch, or run it without a tray: fitwatch run --no-tray";

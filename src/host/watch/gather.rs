@@ -53,7 +53,8 @@ impl Found {
                 Trace::Nothing
             }
             EventKind::Access(_) | EventKind::Modify(ModifyKind::Metadata(MetadataKind::AccessTime)) => return None,
-            EventKind::Remove(RemoveKind::File) => Trace::Nothing,
+            // A root can be a link, which goes like a file.
+            EventKind::Remove(RemoveKind::File) if source == Source::Tree => Trace::Nothing,
             EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)) => Trace::Gone,
             EventKind::Create(_) | EventKind::Modify(_) | EventKind::Any | EventKind::Other => Trace::Come,
         };

@@ -5,7 +5,7 @@ use std::path::Path;
 /// File systems behind which somebody else may write, by the numbers of Linux's `statfs`
 /// (`include/uapi/linux/magic.h` and the file systems' own headers).
 #[cfg(target_os = "linux")]
-const REMOTE: [u64; 14] = [
+const REMOTE: [i128; 14] = [
     0x6969,      // NFS
     0x517B,      // SMB
     0xFF53_4D42, // CIFS
@@ -25,9 +25,8 @@ const REMOTE: [u64; 14] = [
 /// Returns why a folder has to be polled, where it has to.
 #[cfg(target_os = "linux")]
 pub(super) fn reason(path: &Path) -> Option<&'static str> {
-    let kind = rustix::fs::statfs(path).ok()?.f_type;
-    // The type is signed on some machines; its lower half is the number.
-    let number = u64::from_ne_bytes(i64::from(kind).to_ne_bytes()) & 0xFFFF_FFFF;
+    // The type's width and sign differ between machines; its lower half is the number.
+    let number = i128::from(rustix::fs::statfs(path).ok()?.f_type) & 0xFFFF_FFFF;
     REMOTE.contains(&number).then_some("network folder")
 }
 

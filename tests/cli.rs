@@ -1,0 +1,422 @@
+//! The command line as it is typed: the real program, in a home of its own, with no daemon.
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+#[path = "gguf/writer.rs"]
+mod writer;
+
+use writer::{ARRAY, TEXT, U32, Writer, array, text};
+
+const F16: u32 = 1;
+
+#[test]
+fn an_estimate_is_a_bill_whose_sum_is_its_total() {
+    let home = Home::new();
+    let model = home.model("tiny.gguf");
+    let (estimate, code) = home.json(&["estimate", &model, "--gpu", "Big=24GB", "--ram", "32GB", "--json"]);
+    assert_eq!(code, 0, "{estimate}");
+    assert_eq!(estimate["schema"], 1);
+    assert_eq!(estimate["architecture"], "llama");
+    assert_eq!(estimate["devices"]["gpus"], serde_json::json!(["Big"]));
+    assert_eq!(estimate["fit"]["now"]["verdict"], "full_gpu");
+    let sum = |list: &Value| -> u64 { list.as_array().unwrap().iter().map(|one| one["bytes"].as_u64().unwrap()).sum() };
+    assert!(estimate["total"].as_u64().unwrap() > 0);
+    assert_eq!(sum(&estimate["bill"]["lines"]), estimate["total"].as_u64().unwrap());
+    assert_eq!(sum(&estimate["pools"]), estimate["total"].as_u64().unwrap());
+}
+
+#[test]
+fn an_estimate_exits_by_its_verdict() {
+    let home = Home::new();
+    let model = home.model("tiny.gguf");
+    let exit = |arguments: &[&str]| home.run(&[&["estimate", model.as_str()], arguments].concat()).0;
+    assert_eq!(exit(&["--gpu", "Big=24GB", "--ram", "32GB"]), 0);
+    assert_eq!(exit(&["--backend", "none", "--ram", "32GB"]), 11);
+    assert_eq!(exit(&["--backend", "none", "--ram", "1MB"]), 12);
+    assert_eq!(exit(&["--gpu", "Big=24GB", "--ram", "32GB", "--gpu-layers", "1"]), 10);
+}
+
+#[test]
+fn settings_change_the_bill() {
+    let home = Home::new();
+    let model = home.model("tiny.gguf");
+    let cache = |arguments: &[&str]| {
+        let devices = ["estimate", &model, "--json", "--gpu", "Big=24GB", "--ram", "32GB"];
+        let (estimate, _) = home.json(&[devices.as_slice(), arguments].concat());
+        let pool = |name: &str| {
+            let pools = estimate["pools"].as_array().unwrap().iter();
+            let pool = pools.filter(|pool| pool["name"] == name);
+            pool.map(|pool| pool["parts"]["KV cache"].as_u64().unwrap_or(0)).sum::<u64>()
+        };
+        (pool("Big"), pool("RAM"))
+    };
+    let (usual, in_ram) = cache(&[]);
+    assert_eq!(in_ram, 0);
+    assert_eq!(cache(&["--context", "8192"]), (2 * usual, 0));
+    assert_eq!(cache(&["--ctx-size", "8192"]), (2 * usual, 0));
+    assert_eq!(cache(&["--no-kv-offload"]), (0, usual));
+    let quantised = cache(&["--cache-type-k", "q8_0", "--cache-type-v", "q8_0"]).0;
+    // 34 bytes hold 32 values; the back-end pads rows a little.
+    assert!((usual * 17 / 32..usual * 9 / 16).contains(&quantised), "{quantised} of {usual}");
+}
+
+#[test]
+fn any_shard_stands_for_the_model() {
+    let home = Home::new();
+    home.model("split-00001-of-00002.gguf");
+    let missing = home.path("split-00001-of-00002.gguf");
+    let (code, _, error) = home.run(&["estimate", &missing]);
+    assert_eq!(code, 3);
+    assert!(error.contains("split-00002-of-00002.gguf is not there"), "{error}");
+}
+
+#[test]
+fn a_bad_file_is_named_with_its_reason_and_offset() {
+    let home = Home::new();
+    fs::write(home.0.path().join("bad.gguf"), "this is no model, whatever its name says").unwrap();
+    let bad = home.path("bad.gguf");
+    let (code, output, error) = home.run(&["estimate", &bad]);
+    assert_eq!((code, output.as_str()), (4, ""));
+    assert!(error.starts_with("error: ") && error.contains("bad.gguf") && error.contains("at byte 0"), "{error}");
+    let (failure, code) = home.json(&["estimate", &bad, "--json"]);
+    assert_eq!((code, &failure["error"]["kind"]), (4, &Value::from("unreadable")));
+}
+
+#[test]
+fn a_cut_file_is_not_billed() {
+    let home = Home::new();
+    let model = home.model("cut.gguf");
+    let file = File::options().write(true).open(&model).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+    assert_eq!(home.run(&["estimate", &model]).0, 4);
+    file.set_len(100).unwrap();
+    assert_eq!(home.run(&["estimate", &model]).0, 4);
+}
+
+#[test]
+fn a_folder_a_pipe_and_nothing_are_no_models() {
+    let home = Home::new();
+    let (code, _, error) = home.run(&["estimate", &home.path("")]);
+    assert_eq!(code, 4);
+    assert!(error.contains("it is a folder"), "{error}");
+    assert_eq!(home.run(&["estimate", &home.path("missing.gguf")]).0, 3);
+    assert_eq!(home.run(&["estimate", "/dev/null"]).0, 4);
+}
+
+#[test]
+fn a_projector_is_no_model_and_a_model_no_projector() {
+    let home = Home::new();
+    let model = home.model("tiny.gguf");
+    let (code, _, error) = home.run(&["estimate", &model, "--mmproj", &model]);
+    assert_eq!(code, 2);
+    assert!(error.contains("is no projector"), "{error}");
+}
+
+#[test]
+fn cases_are_answered_one_a_line_and_a_bad_one_does_not_stop_the_run() {
+    let home = Home::new();
+    let model = home.model("tiny.gguf");
+    let good = format!(r#"{{"id":"a","path":"{model}","n_ctx":4096,"backend":"none","surprise":1}}"#);
+    fs::write(home.0.path().join("cases.jsonl"), format!("{{\"id\":\"b\",\"path\":\"/missing\"}}\n{good}\n")).unwrap();
+    let (code, output, error) = home.run(&["estimate", "--cases", &home.path("cases.jsonl")]);
+    assert_eq!(code, 0, "{error}");
+    let answers: Vec<Value> = output.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&answers[0]["id"], &answers[1]["id"]), (&Value::from("b"), &Value::from("a")));
+    assert!(answers[0]["error"].is_string() && answers[1]["devices"].is_object(), "{output}");
+    assert_eq!(home.run(&["estimate", "--cases", &home.path("none.jsonl")]).0, 3);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_before_anything_happens() {
+    let home = Home::new();
+    for arguments in [
+        ["estimate", "a.gguf", "--contxt", "1"].as_slice(),
+        &["estimate", "a.gguf", "--gpu", "Big"],
+        &["estimate", "a.gguf", "--gpu", "Big=24G"],
+        &["list", "--verdict", "good"],
+        &["frobnicate"],
+    ] {
+        let (code, output, error) = home.run(arguments);
+        assert_eq!((code, output.as_str()), (2, ""), "{arguments:?}");
+        assert!(error.contains("error:"), "{error}");
+    }
+}
+
+#[test]
+fn without_lm_studio_the_list_says_where_it_looked() {
+    let home = Home::new();
+    let (code, output, error) = home.run(&["list"]);
+    assert_eq!(code, 3, "{error}");
+    assert!(output.contains("looked here") && output.contains(".lmstudio/models (not there)"), "{output}");
+    assert_eq!(home.run(&["status"]).0, 0);
+}
+
+#[test]
+fn models_are_listed_and_shown_without_a_daemon() {
+    let home = Home::new();
+    home.model(".lmstudio/models/maker/tiny-GGUF/tiny.gguf");
+    let (list, code) = home.json(&["list", "--json"]);
+    assert_eq!((code, &list["schema"], &list["live"]), (0, &Value::from(1), &Value::from(false)));
+    assert_eq!(list["models"][0]["id"], "maker/tiny-GGUF/tiny.gguf");
+    let (detail, _) = home.json(&["show", "tiny", "--json"]);
+    assert_eq!((&detail["schema"], &detail["model"]["name"]), (&Value::from(1), &Value::from("tiny")));
+    assert!(!detail["bill"]["lines"].as_array().unwrap().is_empty());
+    let (code, output, _) = home.run(&["list", "tiny"]);
+    assert_eq!(code, 0);
+    assert!(output.starts_with("MODEL"), "{output}");
+    assert_eq!(home.run(&["list", "giant"]).0, 3);
+}
+
+#[test]
+fn a_model_that_is_not_there_is_answered_with_the_nearest() {
+    let home = Home::new();
+    home.model(".lmstudio/models/maker/tiny-GGUF/tiny.gguf");
+    let (code, output, error) = home.run(&["show", "tinny"]);
+    assert_eq!((code, output.as_str()), (3, ""));
+    assert!(error.contains("no model is called `tinny`") && error.contains("maker/tiny-GGUF/tiny.gguf"), "{error}");
+    let (failure, code) = home.json(&["show", "tinny", "--json"]);
+    assert_eq!((code, &failure["error"]["kind"]), (3, &Value::from("no_such_model")));
+}
+
+#[test]
+fn a_hostile_file_name_is_escaped_everywhere() {
+    let home = Home::new();
+    home.model(".lmstudio/models/maker/evil/evil\u{1b}[31m\u{202e}\n.gguf");
+    for arguments in [["list"].as_slice(), &["list", "--json"], &["show", "evil"], &["show", "nobody"]] {
+        let (_, output, error) = home.run(arguments);
+        let text = output + &error;
+        assert!(text.contains("evil"), "{arguments:?}: {text}");
+        assert!(!text.contains(['\u{1b}', '\u{202e}']), "{arguments:?}: {text:?}");
+    }
+}
+
+#[test]
+fn a_typo_in_the_config_is_found_with_its_line_and_the_right_name() {
+    let home = Home::new();
+    let config = home.0.path().join("config.toml");
+    fs::write(&config, "[fit]\nram_margn = \"2 GB\"\n").unwrap();
+    let config = config.to_str().unwrap();
+    let (code, output, _) = home.run(&["config", "check", config]);
+    assert_eq!(code, 6);
+    assert!(output.contains("line 2") && output.contains("ram_margin"), "{output}");
+    fs::write(config, "[fit]\nram_margin = 2 GB\n").unwrap();
+    let (code, output, _) = home.run(&["config", "check", config]);
+    assert_eq!(code, 6);
+    assert!(output.contains(":2:"), "{output}");
+    let (check, code) = home.json(&["config", "check", config, "--json"]);
+    assert_eq!((code, &check["ok"], &check["error"]["line"]), (6, &Value::from(false), &Value::from(2)));
+    assert_eq!(home.run(&["config", "check", &home.path("none.toml")]).0, 3);
+    assert_eq!(home.run(&["config", "check"]).0, 0);
+}
+
+#[test]
+fn the_config_shown_is_a_config() {
+    let home = Home::new();
+    let (code, output, _) = home.run(&["config", "show"]);
+    assert_eq!(code, 0);
+    fs::write(home.0.path().join("shown.toml"), &output).unwrap();
+    assert_eq!(home.run(&["config", "check", &home.path("shown.toml")]).0, 0);
+    let (_, path, _) = home.run(&["config", "path"]);
+    assert!(path.trim_end().ends_with("config.toml") && Path::new(path.trim_end()).is_absolute(), "{path}");
+}
+
+#[test]
+fn what_needs_a_running_fitwatch_says_that_none_runs() {
+    let home = Home::new();
+    for arguments in [["quit"].as_slice(), &["pause", "1h"], &["resume"]] {
+        let (code, _, error) = home.run(arguments);
+        assert_eq!(code, 5, "{arguments:?}");
+        assert!(error.contains("not running"), "{error}");
+    }
+}
+
+#[test]
+fn a_second_start_shows_the_first_and_quit_waits_for_its_end() {
+    let home = Home::new();
+    home.model(".lmstudio/models/maker/tiny-GGUF/tiny.gguf");
+    let watch = ["run", "--no-tray"];
+    let mut first = home.command(&watch).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let is_live = || home.json(&["status", "--json"]).0["live"] == true;
+    let started = Instant::now();
+    while !is_live() {
+        assert!(started.elapsed() < Duration::from_secs(20), "it never answered");
+        sleep(Duration::from_millis(50));
+    }
+    let (code, output, error) = home.run(&watch);
+    assert_eq!(code, 0, "{error}");
+    assert!(output.starts_with("fitwatch") && output.contains("is running\n"), "{output}");
+    assert!(error.contains("running already"), "{error}");
+    assert_eq!(home.run(&["pause", "1h"]).0, 0);
+    assert!(home.run(&["status"]).1.contains("paused for 1 h"));
+    let (report, _) = home.json(&["recheck", "--json"]);
+    assert_eq!(report["models"].as_array().unwrap().len(), 1);
+    assert_eq!(home.run(&["quit"]).0, 0);
+    assert_eq!(first.wait().unwrap().code(), Some(0));
+    assert_eq!(home.run(&["quit"]).0, 5);
+}
+
+#[test]
+fn doctor_finds_nothing_wrong_on_a_bare_machine_and_a_broken_config() {
+    let home = Home::new();
+    let (doctor, code) = home.json(&["doctor", "--json"]);
+    assert_eq!((code, &doctor["ok"]), (0, &Value::from(true)), "{doctor}");
+    fs::write(home.0.path().join("config.toml"), "[fit").unwrap();
+    let broken = [("FITWATCH_CONFIG", home.path("config.toml"))];
+    let output = home.command(&["doctor"]).envs(broken).output().unwrap();
+    assert_eq!(output.status.code(), Some(6));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("PROBLEM  config"));
+}
+
+#[test]
+fn completions_name_the_commands() {
+    let home = Home::new();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let (code, output, _) = home.run(&["completions", shell]);
+        assert_eq!(code, 0);
+        assert!(output.contains("estimate") && output.contains("cache-type-k"), "{shell}");
+    }
+}
+
+#[test]
+fn installing_can_be_rehearsed() {
+    let home = Home::new();
+    let (code, output, _) = home.run(&["install", "--dry-run"]);
+    assert_eq!(code, 0);
+    assert!(output.contains("write ") || output.contains("run reg"), "{output}");
+    let (code, output, _) = home.run(&["uninstall"]);
+    assert_eq!(code, 0);
+    assert!(output.contains("nothing to do"), "{output}");
+}
+
+#[test]
+fn piped_text_has_no_escapes_and_a_wish_for_colour_is_heard() {
+    let home = Home::new();
+    home.model(".lmstudio/models/maker/tiny-GGUF/tiny.gguf");
+    assert!(!home.run(&["show", "tiny"]).1.contains('\u{1b}'));
+    let with = |name: &str| home.command(&["show", "tiny"]).env(name, "1").output().unwrap();
+    assert!(with("CLICOLOR_FORCE").stdout.contains(&0x1b));
+    assert!(!with("NO_COLOR").stdout.contains(&0x1b));
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    let home = Home::new();
+    let model = home.model("tiny.gguf");
+    fs::write(home.0.path().join("cases.jsonl"), "{}\n").unwrap();
+    let cases = home.path("cases.jsonl");
+    for (arguments, code) in [
+        (["completions", "zsh"].as_slice(), 0),
+        (&["--help"], 0),
+        (&["estimate", &model, "--backend", "none", "--ram", "32GB"], 11),
+        (&["estimate", "--cases", &cases], 0),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = home.command(arguments).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {error}");
+        assert!(!error.contains("error"), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn version_and_help_are_answers() {
+    let home = Home::new();
+    let (code, output, _) = home.run(&["--version"]);
+    assert_eq!((code, output.as_str()), (0, concat!("fitwatch ", env!("CARGO_PKG_VERSION"), "\n")));
+    let (code, output, _) = home.run(&["--help"]);
+    assert_eq!(code, 0);
+    assert!(output.contains("Exit codes:"), "{output}");
+}
+
+/// A home folder of its own, so that nobody's models, config or daemon are met.
+struct Home(TempDir);
+
+impl Home {
+    fn new() -> Home {
+        Home(TempDir::new().unwrap())
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// Writes a small model of two blocks and returns its path.
+    fn model(&self, name: &str) -> String {
+        let path = self.path(name);
+        fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();
+        tiny_llama(&PathBuf::from(&path));
+        path
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fitwatch"));
+        command.args(arguments).env_clear().stdin(Stdio::null());
+        command.env("HOME", self.0.path()).env("XDG_RUNTIME_DIR", self.0.path().join("run"));
+        command
+    }
+
+    /// Returns exit code, stdout and stderr.
+    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        let Output { status, stdout, stderr } = self.command(arguments).stderr(Stdio::piped()).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (status.code().unwrap(), text(stdout), text(stderr))
+    }
+
+    /// Returns stdout as JSON, and the exit code.
+    fn json(&self, arguments: &[&str]) -> (Value, i32) {
+        let (code, output, error) = self.run(arguments);
+        (serde_json::from_str(&output).unwrap_or_else(|_| panic!("{output}{error}")), code)
+    }
+}
+
+/// Writes a llama of two blocks, its weights a hole in the file.
+fn tiny_llama(path: &Path) {
+    const WIDTH: u64 = 256;
+    const FEED: u64 = 512;
+    const WORDS: u64 = 1_000;
+    let number = |number: u64| u32::try_from(number).unwrap().to_le_bytes();
+    let words: Vec<u8> = (0..WORDS).flat_map(|word| text(format!("w{word}"))).collect();
+    let mut writer = Writer::new()
+        .entry("general.architecture", TEXT, text("llama"))
+        .entry("general.file_type", U32, number(1))
+        .entry("llama.block_count", U32, number(2))
+        .entry("llama.context_length", U32, number(8_192))
+        .entry("llama.embedding_length", U32, number(WIDTH))
+        .entry("llama.feed_forward_length", U32, number(FEED))
+        .entry("llama.attention.head_count", U32, number(4))
+        .entry("llama.attention.head_count_kv", U32, number(2))
+        .entry("tokenizer.ggml.tokens", ARRAY, array(TEXT, WORDS, words));
+    let mut tensors =
+        vec![("token_embd.weight".to_owned(), [WIDTH, WORDS]), ("output.weight".to_owned(), [WIDTH, WORDS])];
+    for block in 0..2 {
+        for (name, dims) in [
+            ("attn_q", [WIDTH, WIDTH]),
+            ("attn_k", [WIDTH, WIDTH / 2]),
+            ("attn_v", [WIDTH, WIDTH / 2]),
+            ("attn_output", [WIDTH, WIDTH]),
+            ("ffn_gate", [WIDTH, FEED]),
+            ("ffn_up", [WIDTH, FEED]),
+            ("ffn_down", [FEED, WIDTH]),
+        ] {
+            tensors.push((format!("blk.{block}.{name}.weight"), dims));
+        }
+    }
+    let mut offset = 0;
+    for (name, dims) in tensors {
+        writer = writer.tensor(name, &dims, F16, offset);
+        offset += dims[0] * dims[1] * 2;
+    }
+    let header = writer.bytes();
+    fs::write(path, &header).unwrap();
+    File::options().write(true).open(path).unwrap().set_len(header.len() as u64 + offset).unwrap();
+}
