@@ -105,16 +105,14 @@ impl Plan {
 
     /// Returns what a placement needs.
     fn needs(&mut self, devices: &Devices, offload: Offload) -> &Needs {
-        let index = match self.kept.iter().position(|(kept, _)| kept == devices) {
-            Some(index) => index,
-            None => {
-                if self.kept.len() == KEPT_DEVICES {
-                    self.kept.remove(0);
-                }
-                self.kept.push((devices.clone(), BTreeMap::new()));
-                self.kept.len() - 1
+        let known = self.kept.iter().position(|(kept, _)| kept == devices);
+        let index = known.unwrap_or_else(|| {
+            if self.kept.len() == KEPT_DEVICES {
+                self.kept.remove(0);
             }
-        };
+            self.kept.push((devices.clone(), BTreeMap::new()));
+            self.kept.len() - 1
+        });
         if !self.kept[index].1.contains_key(&offload) {
             let bill = self.bill(devices, offload.gpu_layers, offload.cpu_moe);
             let gpus = (0..devices.gpus.len())

@@ -273,7 +273,7 @@ impl<S: Fn(Box<Tray>)> Host<S> {
                     events.post(Event::PartChanged { part: "state", problem });
                 }));
             }
-            Effect::Open(what) => self.open(what),
+            Effect::Open(what) => self.open(&what),
             // The main loop ends on it.
             Effect::End => {}
         }
@@ -287,7 +287,7 @@ impl<S: Fn(Box<Tray>)> Host<S> {
         }
     }
 
-    fn open(&self, what: Open) {
+    fn open(&self, what: &Open) {
         let path = match what {
             Open::Settings => self.places.config.clone(),
             Open::Log => self.logs.newest().unwrap_or_else(|| self.places.logs.clone()),
