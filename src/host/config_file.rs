@@ -162,17 +162,13 @@ impl Watched {
     /// Watches what has to be watched now, and no more.
     fn arm(&mut self) -> notify::Result<()> {
         *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names(&self.path);
-        let wanted = folders(&self.path);
-        for gone in self.folders.difference(&wanted) {
-            // A folder that was removed has taken its watch along.
-            let _ = self.watcher.unwatch(gone);
+        // Every time anew: a folder that was removed and made again has the same path and no watch.
+        for folder in std::mem::take(&mut self.folders) {
+            let _ = self.watcher.unwatch(&folder);
         }
-        self.folders.retain(|folder| wanted.contains(folder));
-        for folder in wanted {
-            if !self.folders.contains(&folder) {
-                self.watcher.watch(&folder, RecursiveMode::NonRecursive)?;
-                self.folders.insert(folder);
-            }
+        for folder in folders(&self.path) {
+            self.watcher.watch(&folder, RecursiveMode::NonRecursive)?;
+            self.folders.insert(folder);
         }
         Ok(())
     }
@@ -193,18 +189,12 @@ fn names(path: &Path) -> BTreeSet<OsString> {
     [Some(path), target.as_deref()].into_iter().flatten().flat_map(Path::iter).map(OsString::from).collect()
 }
 
-/// Returns the folders in which a change of the file shows.
+/// Returns the folders in which a change of the file shows: where it lies, or would once the folders
+/// above are made; and behind a link, where the file itself lies.
 fn folders(path: &Path) -> BTreeSet<PathBuf> {
-    let mut folders = BTreeSet::new();
-    let mut above = path.ancestors().skip(1).filter(|folder| folder.is_dir()).map(Path::to_owned);
-    folders.extend(above.next());
-    match path.canonicalize() {
-        // Behind a link, the folder of the file itself is where a change is seen.
-        Ok(target) => folders.extend(target.parent().map(Path::to_owned)),
-        // While the file is missing its folder may go as well: only the folder above shows it.
-        Err(_) => folders.extend(above.next()),
-    }
-    folders
+    let nearest = path.ancestors().skip(1).find(|folder| folder.is_dir()).map(Path::to_owned);
+    let target = path.canonicalize().ok().and_then(|target| target.parent().map(Path::to_owned));
+    nearest.into_iter().chain(target).collect()
 }
 
 /// What two looks at the file are compared by.
@@ -281,8 +271,17 @@ mod tests {
         changes.one("removed with its folder");
         fs::create_dir(folder.path().join("fitwatch")).unwrap();
         changes.none("only the folder");
+        fs::remove_dir(folder.path().join("fitwatch")).unwrap();
+        changes.none("the empty folder goes again");
+        fs::create_dir(folder.path().join("fitwatch")).unwrap();
         fs::write(&path, "# back again").unwrap();
         changes.one("back again");
+        fs::remove_dir_all(folder.path().join("fitwatch")).unwrap();
+        fs::create_dir(folder.path().join("fitwatch")).unwrap();
+        fs::write(&path, "# another folder of the same name").unwrap();
+        changes.one("another folder of the same name");
+        fs::write(&path, "# in the other folder").unwrap();
+        changes.one("in the other folder");
     }
 
     #[cfg(unix)]
