@@ -16,6 +16,8 @@ fn a_small_model_on_a_large_gpu_fits_fully() {
     assert_eq!(judgement.verdict, Verdict::FullGpu);
     assert_eq!((judgement.gpu_layers, judgement.layers), (33, 33));
     assert!(judgement.spare > 0, "{judgement:?}");
+    let judgement = judge(&mut plan(dense(2)), &supply(&[24 * GB], 4 * GB));
+    assert_eq!(judgement.binding, "RTX 4090", "even where less RAM is to spare: {judgement:?}");
 }
 
 #[test]
