@@ -5,6 +5,7 @@
 //! | module | holds | promises |
 //! | --- | --- | --- |
 //! | [`units`] | bytes, moments, spans, shares | no number without its unit, no wrapped sum |
+//! | [`paths`] | paths as text | one odd name never costs a whole answer |
 //! | [`config`] | the TOML schema, defaults and checks | text in, [`config::Config`] or an error with its line out |
 //! | [`gguf`] | what a model file says about itself | no file makes it panic, hang or grow |
 //! | [`memory`] | the bill | pure, total, the sum of its lines |
@@ -19,6 +20,7 @@
 //! | [`host`] | the machine itself | everything that blocks, fails or has a clock |
 //! | [`cli`] | one file a command | stdout is data, stderr is talk, the exit code is the answer |
 
+pub mod paths;
 pub mod units;
 
 pub mod config;

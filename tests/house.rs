@@ -8,8 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The pure modules in reading order; each may use those before it, and none after it.
-const PURE: [&str; 12] = [
-    "units", "config", "gguf", "memory", "library", "machine", "lmstudio", "fit", "report", "alerts", "tray", "engine",
+const PURE: [&str; 13] = [
+    "units", "paths", "config", "gguf", "memory", "library", "machine", "lmstudio", "fit", "report", "alerts", "tray",
+    "engine",
 ];
 
 /// What a pure module must not name: the machine, and the time.

@@ -10,6 +10,7 @@ use crate::units::Bytes;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Root {
     /// The folder.
+    #[serde(serialize_with = "crate::paths::lossy")]
     pub path: PathBuf,
     /// Why it is watched.
     pub origin: Origin,

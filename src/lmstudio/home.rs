@@ -10,6 +10,7 @@ use super::AppSettings;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Home {
     /// The folder.
+    #[serde(serialize_with = "crate::paths::lossy")]
     pub path: PathBuf,
     /// How it was found.
     pub basis: HomeBasis,
@@ -33,6 +34,7 @@ pub enum HomeBasis {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelsFolder {
     /// The folder.
+    #[serde(serialize_with = "crate::paths::lossy")]
     pub path: PathBuf,
     /// Whether `settings.json` names it; otherwise it is the default below the home.
     pub from_settings: bool,

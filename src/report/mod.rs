@@ -12,6 +12,7 @@ use crate::library::{ModelId, Root, RootState};
 use crate::lmstudio::{Home, SettingsFor};
 use crate::machine::Picture;
 use crate::memory::{Bill, Kind};
+use crate::paths::{lossy, lossy_option};
 use crate::units::{Bytes, Span};
 
 /// The version of the JSON forms; it grows when a key changes its meaning or leaves.
@@ -48,6 +49,7 @@ pub struct ModelReport {
     /// The publisher's folder.
     pub publisher: Option<String>,
     /// The first file.
+    #[serde(serialize_with = "lossy")]
     pub path: PathBuf,
     /// How many files it has.
     pub files: usize,
@@ -66,6 +68,7 @@ pub struct ModelReport {
     /// The context length it was trained for, where the header was read.
     pub context_train: Option<u32>,
     /// The projector attached to it.
+    #[serde(serialize_with = "lossy_option")]
     pub projector: Option<PathBuf>,
     /// The settings it is judged with.
     pub settings: Option<SettingsFor>,
@@ -160,4 +163,20 @@ pub struct Detail {
     pub gpus: Vec<String>,
     /// What would make it fit better.
     pub advice: Vec<Advice>,
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(unix)]
+    #[test]
+    fn a_name_that_is_no_text_costs_no_answer() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt;
+
+        use crate::library::{Origin, Root};
+
+        let path = OsStr::from_bytes(b"/models/caf\xe9").into();
+        let root = Root { path, origin: Origin::Config };
+        assert_eq!(serde_json::to_string(&root).unwrap(), "{\"path\":\"/models/caf\u{fffd}\",\"origin\":\"config\"}");
+    }
 }
