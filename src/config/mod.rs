@@ -126,7 +126,7 @@ impl Default for LogConfig {
 }
 
 impl Config {
-    /// Returns the config as TOML that [`parse`] reads back to an equal one.
+    /// Returns the config as TOML that [`parse()`] reads back to an equal one.
     ///
     /// # Panics
     ///

@@ -8,8 +8,8 @@ use crate::report::{AlertReport, LibraryReport, ModelReport, Report, RootReport,
 use crate::units::{Moment, Span};
 
 impl Engine {
-    /// Returns everything worth showing. Largest contexts are left out: see
-    /// [`Engine::whole_report`].
+    /// Returns everything worth showing. Largest contexts are left out:
+    /// answers to requests have them.
     pub fn report(&self, now: Moment) -> Report {
         Report {
             schema: SCHEMA,

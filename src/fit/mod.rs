@@ -2,7 +2,7 @@
 //!
 //! A [`Plan`] holds what a model needs under its settings in every placement worth asking about;
 //! it changes with the model, its settings and the list of devices. [`judge`] holds a plan
-//! against a [`Picture`] in a few comparisons, so that a thousand verdicts follow a change of free
+//! against a [`Supply`] in a few comparisons, so that a thousand verdicts follow a change of free
 //! memory in milliseconds. Swap never counts, devices are never summed, and a device whose memory
 //! is unknown is neither full nor empty: it is named.
 

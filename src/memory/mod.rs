@@ -1,7 +1,7 @@
 //! The bill: what llama.cpp allocates for a model, by device and part. The heart of fitwatch.
 //!
 //! A [`Structure`] holds what the bill needs of a header, compactly enough to keep a thousand of
-//! them. [`bill`] turns a structure, [`Settings`], [`Devices`] and an [`EngineProfile`] into a
+//! them. [`bill()`] turns a structure, [`Settings`], [`Devices`] and an [`EngineProfile`] into a
 //! [`Bill`]. Everything here is pure, total (no panic for any header) and saturating. What fits
 //! where is left to [`crate::fit`].
 

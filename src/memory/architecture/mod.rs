@@ -1,11 +1,11 @@
 //! What each architecture family remembers: which blocks have a cache, a window, a state.
 //!
-//! One table of sliding windows ([`windows`]), one of memories ([`memory`]), each row with its
+//! One table of sliding windows ([`mod@windows`]), one of memories ([`memory`]), each row with its
 //! source: the `load_arch_hparams` of llama.cpp's `src/models/*.cpp`, `create_memory` in
 //! `llama-model.cpp` and `llama-hparams.cpp`, build 11434. An architecture that stands in no row
 //! is plain attention; one that llama.cpp does not know is billed by what its tensors show.
 //!
-//! To add an architecture: find its `load_arch_hparams`, add its name to [`names`], and a row to
+//! To add an architecture: find its `load_arch_hparams`, add its name to [`mod@names`], and a row to
 //! the table whose rule it needs.
 
 mod memory;
