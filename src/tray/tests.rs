@@ -359,6 +359,7 @@ fn report(models: Vec<ModelReport>) -> Report {
         },
         alerts: AlertReport::default(),
         problems: Vec::new(),
+        notes: Vec::new(),
     }
 }
 
