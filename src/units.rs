@@ -3,10 +3,14 @@
 //! A number never travels without its unit. Arithmetic that could leave the range saturates and
 //! says so in its name, because a wrapped byte count is a wrong verdict.
 
+mod size;
+
 use std::fmt;
 use std::iter::Sum;
 
 use serde::{Deserialize, Serialize};
+
+pub use size::SizeError;
 
 /// A number of bytes. Shown in GB = 10⁹ bytes, as LM Studio shows sizes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -56,15 +60,9 @@ impl Bytes {
     }
 
     /// Returns how far `self` is above `other`; negative where it is below.
-    pub const fn signed_difference(self, other: Bytes) -> i64 {
-        let difference = self.0 as i128 - other.0 as i128;
-        if difference > i64::MAX as i128 {
-            i64::MAX
-        } else if difference < i64::MIN as i128 {
-            i64::MIN
-        } else {
-            difference as i64
-        }
+    pub fn signed_difference(self, other: Bytes) -> i64 {
+        let magnitude = i64::try_from(self.0.abs_diff(other.0)).unwrap_or(i64::MAX);
+        if self >= other { magnitude } else { -magnitude }
     }
 
     /// Returns the size in binary units, always named as such: `3.99 GiB`.
@@ -191,7 +189,8 @@ mod tests {
         assert_eq!(Bytes(1).saturating_sub(Bytes(2)), Bytes::ZERO);
         assert_eq!(Bytes(u64::MAX).padded(128), Bytes(u64::MAX));
         assert_eq!(Bytes(u64::MAX).share(Share(1_000)), Bytes(u64::MAX));
-        assert_eq!(Bytes::ZERO.signed_difference(Bytes(u64::MAX)), i64::MIN);
+        assert_eq!(Bytes::ZERO.signed_difference(Bytes(u64::MAX)), -i64::MAX);
+        assert_eq!(Bytes(7).signed_difference(Bytes(9)), -2);
         assert_eq!([Bytes(u64::MAX), Bytes(5)].into_iter().sum::<Bytes>(), Bytes(u64::MAX));
     }
 

@@ -44,14 +44,14 @@ pub struct Engine {
     rechecks: Vec<RequestId>,
     effects: VecDeque<Effect>,
     shown: Option<Tray>,
+    /// Whether the first scan has ended: what it finds is no news.
+    is_settled: bool,
     timers: Timers,
 }
 
 /// Everything that waits for a moment, and what is outstanding.
 #[derive(Debug, Default)]
 struct Timers {
-    /// Whether the first scan has ended.
-    is_settled: bool,
     /// The revision of the library that models were taken from.
     library_revision: u64,
     /// Models, verdicts or anything else shown have changed.
@@ -83,6 +83,7 @@ impl Engine {
             rechecks: Vec::new(),
             effects: VecDeque::new(),
             shown: None,
+            is_settled: false,
             timers: Timers { is_stale: true, ..Timers::default() },
         }
     }
@@ -209,11 +210,14 @@ impl Engine {
     }
 
     fn set_problem(&mut self, part: &str, problem: Option<Problem>) {
-        let before = match &problem {
-            Some(problem) => self.problems.insert(part.to_owned(), problem.clone()),
+        if self.problems.get(part) == problem.as_ref() {
+            return;
+        }
+        self.timers.is_stale = true;
+        match problem {
+            Some(problem) => self.problems.insert(part.to_owned(), problem),
             None => self.problems.remove(part),
         };
-        self.timers.is_stale |= before != problem;
     }
 
     /// Returns what walks could not enter, as a problem.
@@ -273,19 +277,19 @@ impl Engine {
         }
     }
 
-    /// Tells the alerts what has changed. What the first scan finds is no news.
+    /// Tells the alerts what has changed.
     fn tell(&mut self, changed: Changed, now: Moment) {
         for id in changed.gone {
             self.alerts.forgotten(&id);
         }
         for (id, before) in changed.judged {
             if let Some(entry) = self.models.get(&id)
-                && (self.timers.is_settled || before.is_some())
+                && (self.is_settled || before.is_some())
             {
                 self.alerts.judged(&id, &entry.name, before.as_ref(), &entry.fit.now, None, now);
             }
         }
-        self.timers.is_settled |= !self.is_busy();
+        self.is_settled |= !self.is_busy();
     }
 
     /// Samples along with another timer that is due, where the next sample is near anyway: one

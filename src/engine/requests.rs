@@ -105,14 +105,12 @@ impl Engine {
     /// the most similar.
     fn nearest(&self, asked: &str) -> Vec<ModelId> {
         let wanted = asked.to_lowercase();
-        let distance = |model: &Model| {
-            let id = model.id.0.to_lowercase();
-            let similarity = strsim::jaro_winkler(&model.name.to_lowercase(), &wanted);
-            let similarity = if id.contains(&wanted) { 2.0 } else { similarity };
-            (similarity * -1_000.0) as i64
+        let similarity = |model: &Model| {
+            let contains = model.id.0.to_lowercase().contains(&wanted);
+            if contains { 2.0 } else { strsim::jaro_winkler(&model.name.to_lowercase(), &wanted) }
         };
-        let mut models: Vec<_> = self.library.models().iter().map(|model| (distance(model), &model.id)).collect();
-        models.sort();
+        let mut models: Vec<_> = self.library.models().iter().map(|model| (similarity(model), &model.id)).collect();
+        models.sort_by(|one, other| other.0.total_cmp(&one.0).then_with(|| one.1.cmp(other.1)));
         models.into_iter().take(NEAREST).map(|(_, id)| id.clone()).collect()
     }
 

@@ -46,7 +46,7 @@ fn smaller_context(plan: &Plan, supply: &Supply, everything: &Settings) -> Optio
     offer(plan, supply, settings, |spare| format!("a context of {context} tokens fits fully with {spare} to spare"))
 }
 
-/// Offers a q8_0 cache. It needs flash attention for V.
+/// Offers a `q8_0` cache. It needs flash attention for V.
 fn smaller_cache(plan: &Plan, supply: &Supply, everything: &Settings) -> Option<Advice> {
     if everything.cache_type_k != CacheType::F16 || everything.cache_type_v != CacheType::F16 {
         return None;

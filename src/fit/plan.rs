@@ -105,16 +105,14 @@ impl Plan {
 
     /// Returns what a placement needs.
     fn needs(&mut self, devices: &Devices, offload: Offload) -> &Needs {
-        let index = match self.kept.iter().position(|(kept, _)| kept == devices) {
-            Some(index) => index,
-            None => {
-                if self.kept.len() == KEPT_DEVICES {
-                    self.kept.remove(0);
-                }
-                self.kept.push((devices.clone(), BTreeMap::new()));
-                self.kept.len() - 1
+        let known = self.kept.iter().position(|(kept, _)| kept == devices);
+        let index = known.unwrap_or_else(|| {
+            if self.kept.len() == KEPT_DEVICES {
+                self.kept.remove(0);
             }
-        };
+            self.kept.push((devices.clone(), BTreeMap::new()));
+            self.kept.len() - 1
+        });
         if !self.kept[index].1.contains_key(&offload) {
             let bill = self.bill(devices, offload.gpu_layers, offload.cpu_moe);
             let gpus = (0..devices.gpus.len())
@@ -191,12 +189,11 @@ pub fn judge(plan: &mut Plan, supply: &Supply) -> Judgement {
 
 /// Returns the judgement of a placement that fits just as it was asked for.
 fn judge_as_asked(plan: &Plan, supply: &Supply, ram: Bytes, offload: Offload, needs: &Needs) -> Judgement {
-    let host_spare = ram.signed_difference(needs.host);
-    let tightest = match needs.tightest_gpu(supply) {
-        Some((name, spare)) if spare <= host_spare => (name, spare),
-        _ => (RAM.to_owned(), host_spare),
-    };
     let is_whole = offload.gpu_layers == plan.layers() && offload.cpu_moe == 0;
+    let host_spare = ram.signed_difference(needs.host);
+    // What lies wholly on GPUs is bound by them, however little RAM there is beside what it needs.
+    let tightest = needs.tightest_gpu(supply).filter(|(_, spare)| is_whole || *spare <= host_spare);
+    let tightest = tightest.unwrap_or((RAM.to_owned(), host_spare));
     let word = if is_whole { Verdict::FullGpu } else { Verdict::PartialGpu };
     verdict(plan, word, offload, tightest, needs.pools(supply, ram), supply)
 }

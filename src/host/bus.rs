@@ -44,6 +44,7 @@ impl NameWatch {
     }
 
     /// Returns the connection.
+    #[cfg(feature = "tray")]
     pub(super) const fn connection(&self) -> &Connection {
         &self.connection
     }

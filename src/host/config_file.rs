@@ -4,12 +4,15 @@
 //! before, however an editor or a dotfile manager wrote it: in place, by rename, through a link,
 //! with the folder made only later. What a bad text means is left to the engine.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use std::{collections::BTreeSet, fs};
+use std::{fs, thread};
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use thiserror::Error;
@@ -77,39 +80,50 @@ impl ReadError {
 /// A watched config file; dropping it ends the watch.
 #[derive(Debug)]
 pub struct Watch {
-    stop: Sender<Message>,
+    touch: SyncSender<()>,
+    ended: Arc<AtomicBool>,
 }
 
 /// Calls back whenever the text of the config file has changed.
 pub fn watch(path: &Path, on_change: impl Fn() + Send + 'static) -> notify::Result<Watch> {
-    let (sender, receiver) = mpsc::channel();
-    let mut watched = Watched::new(path, sender.clone())?;
+    // One touch that waits stands for all that come: a busy folder fills no memory.
+    let (touch, touches) = mpsc::sync_channel(1);
+    let mut watched = Watched::new(path, touch.clone())?;
     // Before the thread runs, so that no change from now on is missed.
     watched.arm()?;
     let last = seen(path);
-    let path = path.to_owned();
-    thread::Builder::new()
-        .name("config-watch".into())
-        .spawn(move || follow(&path, watched, &receiver, last, on_change))?;
-    Ok(Watch { stop: sender })
+    let (path, ended) = (path.to_owned(), Arc::new(AtomicBool::new(false)));
+    let watch = Watch { touch, ended: Arc::clone(&ended) };
+    let work = move || follow(&path, watched, &touches, &ended, last, on_change);
+    thread::Builder::new().name("config-watch".into()).spawn(work)?;
+    Ok(watch)
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // The thread may have ended by itself.
-        let _ = self.stop.send(Message::Stop);
+        self.ended.store(true, Ordering::Release);
+        // Full is as good: a touch that waits wakes the thread as well.
+        let _ = self.touch.try_send(());
     }
 }
 
-fn follow(path: &Path, mut watched: Watched, receiver: &Receiver<Message>, mut last: Seen, on_change: impl Fn()) {
-    while let Ok(Message::Touched) = receiver.recv() {
+fn follow(
+    path: &Path,
+    mut watched: Watched,
+    touches: &Receiver<()>,
+    ended: &AtomicBool,
+    mut last: Seen,
+    on_change: impl Fn(),
+) {
+    while touches.recv().is_ok() {
         let begun = Instant::now();
-        while begun.elapsed() < PATIENCE {
-            match receiver.recv_timeout(QUIET) {
-                Ok(Message::Touched) => {}
-                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => break,
+        while begun.elapsed() < PATIENCE && !ended.load(Ordering::Acquire) {
+            if touches.recv_timeout(QUIET) == Err(RecvTimeoutError::Timeout) {
+                break;
             }
+        }
+        if ended.load(Ordering::Acquire) {
+            return;
         }
         // First the watch, then the text: a change in between is an event again.
         if let Err(error) = watched.arm() {
@@ -123,60 +137,64 @@ fn follow(path: &Path, mut watched: Watched, receiver: &Receiver<Message>, mut l
     }
 }
 
-enum Message {
-    Touched,
-    Stop,
-}
-
 /// The folders that are watched for the sake of one file.
 struct Watched {
     path: PathBuf,
     watcher: RecommendedWatcher,
     folders: BTreeSet<PathBuf>,
+    /// The names in those folders that lead to the file. Names, not paths: some systems report a
+    /// path under another one of its spellings.
+    names: Arc<Mutex<BTreeSet<OsString>>>,
 }
 
 impl Watched {
-    fn new(path: &Path, sender: Sender<Message>) -> notify::Result<Watched> {
+    fn new(path: &Path, touch: SyncSender<()>) -> notify::Result<Watched> {
+        let names = Arc::new(Mutex::new(BTreeSet::new()));
+        let known = Arc::clone(&names);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Reading the file is an event as well, and must not lead to reading it again.
-            let matters = event.is_ok_and(|event| !matches!(event.kind, EventKind::Access(_)) || event.need_rescan());
-            if matters {
-                let _ = sender.send(Message::Touched);
+            if event.is_ok_and(|event| matters(&event, &known.lock().unwrap_or_else(PoisonError::into_inner))) {
+                let _ = touch.try_send(());
             }
         })?;
-        Ok(Watched { path: path.to_owned(), watcher, folders: BTreeSet::new() })
+        Ok(Watched { path: path.to_owned(), watcher, folders: BTreeSet::new(), names })
     }
 
     /// Watches what has to be watched now, and no more.
     fn arm(&mut self) -> notify::Result<()> {
-        let wanted = folders(&self.path);
-        for gone in self.folders.difference(&wanted) {
-            // A folder that was removed has taken its watch along.
-            let _ = self.watcher.unwatch(gone);
+        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names(&self.path);
+        // Every time anew: a folder that was removed and made again has the same path and no watch.
+        for folder in std::mem::take(&mut self.folders) {
+            let _ = self.watcher.unwatch(&folder);
         }
-        self.folders.retain(|folder| wanted.contains(folder));
-        for folder in wanted {
-            if !self.folders.contains(&folder) {
-                self.watcher.watch(&folder, RecursiveMode::NonRecursive)?;
-                self.folders.insert(folder);
-            }
+        for folder in folders(&self.path) {
+            self.watcher.watch(&folder, RecursiveMode::NonRecursive)?;
+            self.folders.insert(folder);
         }
         Ok(())
     }
 }
 
-/// Returns the folders in which a change of the file shows.
+/// Tells whether an event may be about the file. The home folder may be among the watched ones, and
+/// much happens there.
+fn matters(event: &notify::Event, names: &BTreeSet<OsString>) -> bool {
+    // Reading the file is an event as well, and must not lead to reading it again.
+    let is_change = !matches!(event.kind, EventKind::Access(_));
+    let leads_there = |path: &PathBuf| path.file_name().is_none_or(|name| names.contains(name));
+    event.need_rescan() || is_change && (event.paths.is_empty() || event.paths.iter().any(leads_there))
+}
+
+/// Returns the names of the file, of what it links to and of all folders above.
+fn names(path: &Path) -> BTreeSet<OsString> {
+    let target = path.canonicalize().ok();
+    [Some(path), target.as_deref()].into_iter().flatten().flat_map(Path::iter).map(OsString::from).collect()
+}
+
+/// Returns the folders in which a change of the file shows: where it lies, or would once the folders
+/// above are made; and behind a link, where the file itself lies.
 fn folders(path: &Path) -> BTreeSet<PathBuf> {
-    let mut folders = BTreeSet::new();
-    let mut above = path.ancestors().skip(1).filter(|folder| folder.is_dir()).map(Path::to_owned);
-    folders.extend(above.next());
-    match path.canonicalize() {
-        // Behind a link, the folder of the file itself is where a change is seen.
-        Ok(target) => folders.extend(target.parent().map(Path::to_owned)),
-        // While the file is missing its folder may go as well: only the folder above shows it.
-        Err(_) => folders.extend(above.next()),
-    }
-    folders
+    let nearest = path.ancestors().skip(1).find(|folder| folder.is_dir()).map(Path::to_owned);
+    let target = path.canonicalize().ok().and_then(|target| target.parent().map(Path::to_owned));
+    nearest.into_iter().chain(target).collect()
 }
 
 /// What two looks at the file are compared by.
@@ -253,8 +271,17 @@ mod tests {
         changes.one("removed with its folder");
         fs::create_dir(folder.path().join("fitwatch")).unwrap();
         changes.none("only the folder");
+        fs::remove_dir(folder.path().join("fitwatch")).unwrap();
+        changes.none("the empty folder goes again");
+        fs::create_dir(folder.path().join("fitwatch")).unwrap();
         fs::write(&path, "# back again").unwrap();
         changes.one("back again");
+        fs::remove_dir_all(folder.path().join("fitwatch")).unwrap();
+        fs::create_dir(folder.path().join("fitwatch")).unwrap();
+        fs::write(&path, "# another folder of the same name").unwrap();
+        changes.one("another folder of the same name");
+        fs::write(&path, "# in the other folder").unwrap();
+        changes.one("in the other folder");
     }
 
     #[cfg(unix)]
@@ -269,6 +296,21 @@ mod tests {
         let changes = Changes::of(&config.join("config.toml"));
         fs::write(dotfiles.join("fitwatch.toml"), "# two").unwrap();
         changes.one("behind the link");
+    }
+
+    #[test]
+    fn what_else_happens_in_a_watched_folder_does_not_matter() {
+        let names = names(Path::new("/home/ada/.config/fitwatch/config.toml"));
+        let change = |path: &str| {
+            notify::Event::new(EventKind::Modify(notify::event::ModifyKind::Any)).add_path(PathBuf::from(path))
+        };
+        assert!(matters(&change("/home/ada/.config"), &names));
+        assert!(matters(&change("/home/ada/.config/fitwatch/config.toml"), &names));
+        assert!(!matters(&change("/home/ada/.bash_history"), &names));
+        assert!(!matters(&change("/home/ada/.config/fitwatch/config.toml.swp"), &names));
+        assert!(matters(&notify::Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan), &names));
+        let read = notify::Event::new(EventKind::Access(notify::event::AccessKind::Any));
+        assert!(!matters(&read.add_path("/home/ada/.config/fitwatch/config.toml".into()), &names));
     }
 
     #[test]

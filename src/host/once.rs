@@ -32,7 +32,9 @@ pub fn answer(places: &Places, user_home: &Path, request: Request, progress: imp
         if events.is_empty() && wanted.is_empty() {
             break;
         }
-        events.into_iter().for_each(|event| engine.handle(event, clock::now()));
+        for event in events {
+            engine.handle(event, clock::now());
+        }
         let total = read + wanted.len();
         read_headers(wanted, |event| {
             read += 1;

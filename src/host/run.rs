@@ -51,6 +51,9 @@ pub enum RunError {
 /// Threads for what blocks: two walk or read headers, one samples, one is spare.
 const BLOCKING_THREADS: usize = 4;
 
+/// At the end, how long to wait for a walk or a probe that hangs on a dead disk or driver.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// A deadline missed by more than this means that the machine slept.
 const SLEPT: Span = Span::seconds(60);
 
@@ -91,7 +94,7 @@ fn run_with_ui(runtime: tokio::runtime::Runtime, inbox: Inbox, start: Start, opt
     use super::tray::{UiMessage, run_ui};
 
     if !options.tray {
-        runtime.block_on(main_loop(inbox, start, |_| {}));
+        run_without_ui(runtime, inbox, start);
         return;
     }
     let (sender, receiver) = std::sync::mpsc::channel();
@@ -101,6 +104,7 @@ fn run_with_ui(runtime: tokio::runtime::Runtime, inbox: Inbox, start: Start, opt
             // A closed channel means that the UI has ended; the engine hears of that otherwise.
             let _ = sender.send(UiMessage::Show(tray));
         }));
+        runtime.shutdown_timeout(PATIENCE);
         let _ = sender.send(UiMessage::Quit);
     });
     match core {
@@ -114,7 +118,12 @@ fn run_with_ui(runtime: tokio::runtime::Runtime, inbox: Inbox, start: Start, opt
 
 #[cfg(not(feature = "tray"))]
 fn run_with_ui(runtime: tokio::runtime::Runtime, inbox: Inbox, start: Start, _: Options) {
+    run_without_ui(runtime, inbox, start);
+}
+
+fn run_without_ui(runtime: tokio::runtime::Runtime, inbox: Inbox, start: Start) {
     runtime.block_on(main_loop(inbox, start, |_| {}));
+    runtime.shutdown_timeout(PATIENCE);
 }
 
 /// Runs the engine until an [`Effect::End`].
@@ -274,7 +283,7 @@ impl<S: Fn(Box<Tray>)> Host<S> {
                     events.post(Event::PartChanged { part: "state", problem });
                 }));
             }
-            Effect::Open(what) => self.open(what),
+            Effect::Open(what) => self.open(&what),
             // The main loop ends on it.
             Effect::End => {}
         }
@@ -288,7 +297,7 @@ impl<S: Fn(Box<Tray>)> Host<S> {
         }
     }
 
-    fn open(&self, what: Open) {
+    fn open(&self, what: &Open) {
         let path = match what {
             Open::Settings => self.places.config.clone(),
             Open::Log => self.logs.newest().unwrap_or_else(|| self.places.logs.clone()),

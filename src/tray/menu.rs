@@ -28,22 +28,48 @@ pub(super) fn rows(report: &Report) -> Vec<Row> {
     let mut rows = vec![Row::Text(status::line(report))];
     rows.extend(problem_line(report).map(Row::Text));
     rows.push(Row::Separator);
+    let commands = commands(report);
     let groups = groups(report);
+    let machine = machine_rows(report, ROWS - rows.len() - groups.len() - 1 - commands.len());
     if !groups.is_empty() {
-        rows.extend(groups);
+        let room = ROWS - rows.len() - 1 - machine.len() - commands.len();
+        rows.extend(opened(groups, room));
         rows.push(Row::Separator);
     }
-    let commands = commands(report);
+    rows.extend(machine);
+    rows.extend(commands);
+    rows
+}
+
+/// Opens groups into the menu itself, the best fitting first, as long as there is room for all:
+/// who has a handful of models sees them at a glance.
+fn opened(groups: Vec<Row>, room: usize) -> Vec<Row> {
+    let mut left = room.saturating_sub(groups.len());
+    let mut opened = Vec::new();
+    for group in groups {
+        match group {
+            Row::Submenu { text, rows } if rows.len() <= left => {
+                left -= rows.len();
+                opened.push(Row::Text(text));
+                opened.extend(rows);
+            }
+            closed => opened.push(closed),
+        }
+    }
+    opened
+}
+
+/// Returns the rows of RAM and GPUs, the GPUs behind one row where there is no room for each.
+fn machine_rows(report: &Report, room: usize) -> Vec<Row> {
     let lines = machine_lines(report);
     let (memory, gpus) = lines.split_at(1);
-    rows.extend(memory.iter().cloned().map(Row::Text));
-    if gpus.len() <= GPU_ROWS && rows.len() + gpus.len() + commands.len() <= ROWS {
+    let mut rows: Vec<Row> = memory.iter().cloned().map(Row::Text).collect();
+    if gpus.len() <= GPU_ROWS && rows.len() + gpus.len() <= room {
         rows.extend(gpus.iter().cloned().map(Row::Text));
     } else {
         let text = format!("GPUs ({})", gpus.len());
         rows.push(Row::Submenu { text, rows: limited(gpus, |line| Row::Text(line.clone()), "fitwatch status") });
     }
-    rows.extend(commands);
     rows
 }
 

@@ -20,11 +20,11 @@ fn the_menu_says_how_many_fit_and_groups_the_models() {
 1 of 3 models fits fully
 --
 Full GPU offload possible (1)
-  a  Q4_K_M · 4.9 GB · 2.1 GB to spare [model a]
+a  Q4_K_M · 4.9 GB · 2.1 GB to spare [model a]
 Partial GPU offload possible (1)
-  b  Q4_K_M · 4.9 GB · 33 of 65 layers on GPU [model b]
+b  Q4_K_M · 4.9 GB · 33 of 65 layers on GPU [model b]
 Likely too large (1)
-  c  Q4_K_M · 4.9 GB · 3.2 GB short of RAM [model c]
+c  Q4_K_M · 4.9 GB · 3.2 GB short of RAM [model c]
 --
 RAM: 21.0 of 33.5 GB used
 RTX 4090: 9.1 of 25.8 GB used
@@ -76,12 +76,30 @@ fn models_that_are_not_judged_are_listed_with_the_reason() {
     assert_eq!(tray.icon, Icon::Empty);
     let menu = drawn(&tray.rows);
     for line in [
-        "Downloading or incomplete (2)\n  a  Q4_K_M · 4.9 GB · downloading [model a]\n  b  Q4_K_M · 4.9 GB · 1 part missing",
-        "Unreadable (1)\n  c  Q4_K_M · 4.9 GB · bad magic at offset 0",
-        "Not judged (1)\n  d  Q4_K_M · 4.9 GB · MLX folder",
+        "Downloading or incomplete (2)\na  Q4_K_M · 4.9 GB · downloading [model a]\nb  Q4_K_M · 4.9 GB · 1 part missing",
+        "Unreadable (1)\nc  Q4_K_M · 4.9 GB · bad magic at offset 0",
+        "Not judged (1)\nd  Q4_K_M · 4.9 GB · MLX folder",
     ] {
         assert!(menu.contains(line), "{line}\nis not in\n{menu}");
     }
+}
+
+#[test]
+fn groups_open_into_the_menu_as_long_as_there_is_room() {
+    let fitting =
+        |count: usize| (0..count).map(|index| judged(&format!("fits-{index}"), judgement(Verdict::FullGpu, 1, "RAM")));
+    let large = |count: usize| {
+        (0..count).map(|index| judged(&format!("large-{index}"), judgement(Verdict::TooLarge, -1, "RAM")))
+    };
+    let opened = |models: Vec<ModelReport>| {
+        let rows = tray(&report(models)).rows;
+        assert_rows_within_limit(&rows);
+        rows.iter().filter(|row| matches!(row, Row::Item { action: Action::ShowModel(_), .. })).count()
+    };
+    assert_eq!(opened(fitting(3).chain(large(2)).collect()), 5, "a handful is there at a glance");
+    assert_eq!(opened(fitting(3).chain(large(12)).collect()), 3, "what fits comes first");
+    assert_eq!(opened(fitting(12).chain(large(2)).collect()), 2, "a long group leaves room for a short one");
+    assert_eq!(opened(fitting(30).collect()), 0);
 }
 
 #[test]
@@ -234,7 +252,7 @@ fn models_of_one_name_are_told_apart() {
         model.publisher = Some(publisher.into());
     }
     let menu = drawn(&tray(&report(models)).rows);
-    assert!(menu.contains("  one/a  Q4") && menu.contains("  two/a  Q4"), "{menu}");
+    assert!(menu.contains("\none/a  Q4") && menu.contains("\ntwo/a  Q4"), "{menu}");
 }
 
 #[test]
@@ -248,7 +266,7 @@ fn models_are_sorted_by_name_whoever_published_them() {
         model.name = model.id.0.split_once('/').unwrap().1.into();
     }
     let menu = drawn(&tray(&report(models)).rows);
-    let place = |name: &str| menu.find(&format!("  {name}  ")).unwrap();
+    let place = |name: &str| menu.find(&format!("\n{name}  ")).unwrap();
     assert!(place("alpha") < place("Beta") && place("Beta") < place("Zeta"), "{menu}");
 }
 
@@ -307,10 +325,8 @@ fn assert_rows_within_limit(rows: &[Row]) {
 /// Returns the text of a model's row.
 fn model_text(model: &ModelReport) -> String {
     for row in tray(&report(vec![model.clone()])).rows {
-        if let Row::Submenu { rows, .. } = row
-            && let [Row::Item { text, .. }] = rows.as_slice()
-        {
-            return text.clone();
+        if let Row::Item { text, action: Action::ShowModel(_) } = row {
+            return text;
         }
     }
     panic!("no row")

@@ -82,7 +82,7 @@ fn nothing_is_said_without_being_asked_for() {
 #[test]
 fn a_paused_engine_says_nothing_and_the_menu_says_so() {
     let mut world = with_models(loud(), &[("a/b/large.gguf", 32)]);
-    world.send(Event::Chosen(Action::Pause(Duration::from_secs(3_600))));
+    world.send(Event::Chosen(Action::Pause(Duration::from_hours(1))));
     world.pass(Span::seconds(30));
     assert_eq!(world.report().alerts.paused_for, Some(Span::minutes(60)));
     world.set_gpu_free(6 * GB);

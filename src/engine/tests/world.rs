@@ -161,13 +161,10 @@ impl World {
             let pending = self.pending.first_key_value().map(|((at, _), _)| *at);
             let Some(next) = [deadline, pending].into_iter().flatten().min().filter(|next| *next <= end) else { break };
             self.now = self.now.max(next);
-            let event = match self.pending.first_entry().filter(|entry| entry.key().0 <= self.now) {
-                Some(entry) => entry.remove(),
-                None => {
-                    self.wakes += 1;
-                    Event::DeadlineReached
-                }
-            };
+            let arrived = self.pending.first_entry().filter(|entry| entry.key().0 <= self.now);
+            let arrived = arrived.map(std::collections::btree_map::OccupiedEntry::remove);
+            self.wakes += usize::from(arrived.is_none());
+            let event = arrived.unwrap_or(Event::DeadlineReached);
             self.send(event);
         }
         self.now = end;
