@@ -3,8 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -93,7 +94,9 @@ fn a_cut_file_is_not_billed() {
     let model = home.model("cut.gguf");
     let file = File::options().write(true).open(&model).unwrap();
     file.set_len(file.metadata().unwrap().len() - 1).unwrap();
-    assert_eq!(home.run(&["estimate", &model]).0, 4);
+    let (code, _, error) = home.run(&["estimate", &model]);
+    assert_eq!(code, 4);
+    assert!(error.contains("bytes needed") && error.contains("hint: let its download end"), "{error}");
     file.set_len(100).unwrap();
     assert_eq!(home.run(&["estimate", &model]).0, 4);
 }
@@ -103,9 +106,30 @@ fn a_folder_a_pipe_and_nothing_are_no_models() {
     let home = Home::new();
     let (code, _, error) = home.run(&["estimate", &home.path("")]);
     assert_eq!(code, 4);
-    assert!(error.contains("it is a folder"), "{error}");
-    assert_eq!(home.run(&["estimate", &home.path("missing.gguf")]).0, 3);
+    assert!(error.contains("it is a folder\n  hint: name the .gguf file in it"), "{error}");
+    let (code, _, error) = home.run(&["estimate", &home.path("missing.gguf")]);
+    assert_eq!(code, 3);
+    assert!(error.contains("missing.gguf is not there\n  hint: check the path"), "{error}");
     assert_eq!(home.run(&["estimate", "/dev/null"]).0, 4);
+    let pipe = home.path("pipe.gguf");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let (code, _, error) = home.run(&["estimate", &pipe]);
+    assert_eq!(code, 4);
+    assert!(error.contains("no regular file"), "{error}");
+}
+
+#[test]
+fn a_file_that_may_not_be_read_is_named_with_what_to_do() {
+    let home = Home::new();
+    let model = home.model("locked.gguf");
+    fs::set_permissions(&model, fs::Permissions::from_mode(0)).unwrap();
+    if File::open(&model).is_ok() {
+        // For the superuser nothing is locked.
+        return;
+    }
+    let (code, _, error) = home.run(&["estimate", &model]);
+    assert_eq!(code, 4);
+    assert!(error.contains("Permission denied") && error.contains("hint: make the file"), "{error}");
 }
 
 #[test]

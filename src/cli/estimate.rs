@@ -114,10 +114,7 @@ fn bill_cases(path: &Path) -> Result<Exit, Failure> {
     let billed = if path.as_os_str() == "-" {
         cases::run(io::stdin().lock(), output)
     } else {
-        let file = File::open(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Failure::NoSuchFile(path.to_owned()),
-            _ => Failure::Unreadable { path: path.to_owned(), reason: error.to_string() },
-        })?;
+        let file = File::open(path).map_err(|error| Failure::file(path, &error))?;
         cases::run(BufReader::new(file), output)
     };
     match billed {
