@@ -3,20 +3,17 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-#[path = "gguf/writer.rs"]
-mod writer;
+mod common;
 
-use writer::{ARRAY, TEXT, U32, Writer, array, text};
-
-const F16: u32 = 1;
+use common::Home;
 
 #[test]
 fn an_estimate_is_a_bill_whose_sum_is_its_total() {
@@ -97,7 +94,9 @@ fn a_cut_file_is_not_billed() {
     let model = home.model("cut.gguf");
     let file = File::options().write(true).open(&model).unwrap();
     file.set_len(file.metadata().unwrap().len() - 1).unwrap();
-    assert_eq!(home.run(&["estimate", &model]).0, 4);
+    let (code, _, error) = home.run(&["estimate", &model]);
+    assert_eq!(code, 4);
+    assert!(error.contains("bytes needed") && error.contains("hint: let its download end"), "{error}");
     file.set_len(100).unwrap();
     assert_eq!(home.run(&["estimate", &model]).0, 4);
 }
@@ -107,9 +106,49 @@ fn a_folder_a_pipe_and_nothing_are_no_models() {
     let home = Home::new();
     let (code, _, error) = home.run(&["estimate", &home.path("")]);
     assert_eq!(code, 4);
-    assert!(error.contains("it is a folder"), "{error}");
-    assert_eq!(home.run(&["estimate", &home.path("missing.gguf")]).0, 3);
+    assert!(error.contains("it is a folder\n  hint: name the .gguf file in it"), "{error}");
+    let (code, _, error) = home.run(&["estimate", &home.path("missing.gguf")]);
+    assert_eq!(code, 3);
+    assert!(error.contains("missing.gguf is not there\n  hint: check the path"), "{error}");
     assert_eq!(home.run(&["estimate", "/dev/null"]).0, 4);
+    let pipe = home.path("pipe.gguf");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let (code, _, error) = home.run(&["estimate", &pipe]);
+    assert_eq!(code, 4);
+    assert!(error.contains("no regular file"), "{error}");
+}
+
+#[test]
+fn a_file_that_may_not_be_read_is_named_with_what_to_do() {
+    let home = Home::new();
+    let model = home.model("locked.gguf");
+    fs::set_permissions(&model, fs::Permissions::from_mode(0)).unwrap();
+    if File::open(&model).is_ok() {
+        // For the superuser nothing is locked.
+        return;
+    }
+    let (code, _, error) = home.run(&["estimate", &model]);
+    assert_eq!(code, 4);
+    assert!(error.contains("Permission denied") && error.contains("hint: make the file"), "{error}");
+}
+
+#[test]
+fn a_projector_alone_has_a_bill_and_exits_by_its_verdict() {
+    let home = Home::new();
+    let projector = home.projector("mmproj-tiny-F16.gguf");
+    let (estimate, code) = home.json(&["estimate", &projector, "--gpu", "Big=24GB", "--ram", "32GB", "--json"]);
+    assert_eq!((code, &estimate["schema"], &estimate["kind"]), (0, &Value::from(1), &Value::from("projector")));
+    assert_eq!(estimate["projector_type"], "gemma3");
+    let parts = &estimate["pools"][0]["parts"];
+    assert_eq!(parts["projector"], 2 * 64 * (64 + 256));
+    assert!(parts["projector compute"].as_u64().unwrap() > 0);
+    assert_eq!(estimate["total"], estimate["pools"][0]["bytes"]);
+    let exit = |arguments: &[&str]| home.run(&[&["estimate", projector.as_str()], arguments].concat()).0;
+    assert_eq!(exit(&["--backend", "none", "--ram", "32GB"]), 11);
+    assert_eq!(exit(&["--backend", "none", "--ram", "1MB"]), 12);
+    assert_eq!(exit(&["--mmproj", &projector]), 2);
+    let (_, output, _) = home.run(&["estimate", &projector, "--backend", "none", "--ram", "32GB"]);
+    assert!(output.contains("projector, gemma3") && output.contains("RAM") && !output.contains("layers"), "{output}");
 }
 
 #[test]
@@ -336,87 +375,4 @@ fn version_and_help_are_answers() {
     let (code, output, _) = home.run(&["--help"]);
     assert_eq!(code, 0);
     assert!(output.contains("Exit codes:"), "{output}");
-}
-
-/// A home folder of its own, so that nobody's models, config or daemon are met.
-struct Home(TempDir);
-
-impl Home {
-    fn new() -> Home {
-        Home(TempDir::new().unwrap())
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.path().join(name).to_str().unwrap().to_owned()
-    }
-
-    /// Writes a small model of two blocks and returns its path.
-    fn model(&self, name: &str) -> String {
-        let path = self.path(name);
-        fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();
-        tiny_llama(&PathBuf::from(&path));
-        path
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fitwatch"));
-        command.args(arguments).env_clear().stdin(Stdio::null());
-        command.env("HOME", self.0.path()).env("XDG_RUNTIME_DIR", self.0.path().join("run"));
-        command
-    }
-
-    /// Returns exit code, stdout and stderr.
-    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
-        let Output { status, stdout, stderr } = self.command(arguments).stderr(Stdio::piped()).output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        (status.code().unwrap(), text(stdout), text(stderr))
-    }
-
-    /// Returns stdout as JSON, and the exit code.
-    fn json(&self, arguments: &[&str]) -> (Value, i32) {
-        let (code, output, error) = self.run(arguments);
-        (serde_json::from_str(&output).unwrap_or_else(|_| panic!("{output}{error}")), code)
-    }
-}
-
-/// Writes a llama of two blocks, its weights a hole in the file.
-fn tiny_llama(path: &Path) {
-    const WIDTH: u64 = 256;
-    const FEED: u64 = 512;
-    const WORDS: u64 = 1_000;
-    let number = |number: u64| u32::try_from(number).unwrap().to_le_bytes();
-    let words: Vec<u8> = (0..WORDS).flat_map(|word| text(format!("w{word}"))).collect();
-    let mut writer = Writer::new()
-        .entry("general.architecture", TEXT, text("llama"))
-        .entry("general.file_type", U32, number(1))
-        .entry("llama.block_count", U32, number(2))
-        .entry("llama.context_length", U32, number(8_192))
-        .entry("llama.embedding_length", U32, number(WIDTH))
-        .entry("llama.feed_forward_length", U32, number(FEED))
-        .entry("llama.attention.head_count", U32, number(4))
-        .entry("llama.attention.head_count_kv", U32, number(2))
-        .entry("tokenizer.ggml.tokens", ARRAY, array(TEXT, WORDS, words));
-    let mut tensors =
-        vec![("token_embd.weight".to_owned(), [WIDTH, WORDS]), ("output.weight".to_owned(), [WIDTH, WORDS])];
-    for block in 0..2 {
-        for (name, dims) in [
-            ("attn_q", [WIDTH, WIDTH]),
-            ("attn_k", [WIDTH, WIDTH / 2]),
-            ("attn_v", [WIDTH, WIDTH / 2]),
-            ("attn_output", [WIDTH, WIDTH]),
-            ("ffn_gate", [WIDTH, FEED]),
-            ("ffn_up", [WIDTH, FEED]),
-            ("ffn_down", [FEED, WIDTH]),
-        ] {
-            tensors.push((format!("blk.{block}.{name}.weight"), dims));
-        }
-    }
-    let mut offset = 0;
-    for (name, dims) in tensors {
-        writer = writer.tensor(name, &dims, F16, offset);
-        offset += dims[0] * dims[1] * 2;
-    }
-    let header = writer.bytes();
-    fs::write(path, &header).unwrap();
-    File::options().write(true).open(path).unwrap().set_len(header.len() as u64 + offset).unwrap();
 }

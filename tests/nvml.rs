@@ -5,13 +5,17 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
 use fitwatch::host::probes::{Probes, Roots};
 use fitwatch::machine::{DeviceMemory, DeviceSample, GpuProbe, Machine, Reading};
 use fitwatch::units::{Bytes, Moment};
 use tempfile::TempDir;
+
+#[path = "common/nvml.rs"]
+mod nvml_library;
+
+use nvml_library::compile;
 
 const RTX_4090: &str = "gpu NVIDIA_GeForce_RTX_4090 25757220864 3000000000 400000000 0 0000:01:00.0\n";
 const RTX_3060: &str = "gpu NVIDIA_GeForce_RTX_3060 12884901888 500000000 300000000 0 0000:04:00.0\n";
@@ -390,16 +394,4 @@ fn library() -> &'static Path {
 fn old_driver() -> &'static Path {
     static LIBRARY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
     &LIBRARY.get_or_init(|| compile(&["--cfg", "old_driver"])).1
-}
-
-fn compile(arguments: &[&str]) -> (TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let library = folder.path().join("libnvidia-ml.so.1");
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand-ins/fake_nvml.rs");
-    let mut command = Command::new(rustc);
-    command.args(["--edition", "2024", "--crate-type", "cdylib", "--crate-name", "fake_nvml", "-o"]);
-    let output = command.arg(&library).args(arguments).arg(source).output().expect("rustc runs where cargo does");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    (folder, library)
 }

@@ -112,10 +112,8 @@ fn show(format: Format) -> Result<Exit, Failure> {
     let path = places()?.config;
     let parsed = read(&path)?.map_err(|error| Failure::Unreadable {
         path: path.clone(),
-        reason: match &error.hint {
-            Some(hint) => format!("{error}; {hint}"),
-            None => error.to_string(),
-        },
+        reason: error.to_string(),
+        hint: error.hint.clone(),
     })?;
     if format.json {
         let (config, warnings) = (&parsed.config, parsed.warnings.as_slice());
@@ -133,13 +131,13 @@ fn read(path: &Path) -> Result<Result<Parsed, ConfigError>, Failure> {
     if path.as_os_str() == "-" {
         let mut text = String::new();
         let read = std::io::stdin().lock().take(1 << 20).read_to_string(&mut text);
-        read.map_err(|error| Failure::Unreadable { path: path.to_owned(), reason: error.to_string() })?;
+        read.map_err(|error| Failure::file(path, &error))?;
         return Ok(config::parse(&text));
     }
     match config_file::read(path) {
         Ok(parsed) => Ok(Ok(parsed)),
         Err(ReadError::Config { source, .. }) => Ok(Err(source)),
-        Err(ReadError::File { path, source }) => Err(Failure::Unreadable { path, reason: source.to_string() }),
+        Err(ReadError::File { path, source }) => Err(Failure::file(&path, &source)),
     }
 }
 

@@ -214,14 +214,16 @@ fn machine(report: &Report) -> Vec<Check> {
 }
 
 fn problems(report: &Report) -> Vec<Check> {
-    let check = |problem: &crate::report::Problem| Check {
+    let check = |problem: &crate::report::Problem, state| Check {
         part: safe(&problem.part).into_owned(),
-        state: State::Problem,
+        state,
         message: safe(&problem.message).into_owned(),
         hint: problem.hint.clone(),
     };
     // The config was looked at anew, which may be news to a running fitwatch.
-    let mut checks: Vec<Check> = report.problems.iter().filter(|problem| problem.part != "config").map(check).collect();
+    let found = report.problems.iter().filter(|problem| problem.part != "config");
+    let mut checks: Vec<Check> = found.map(|problem| check(problem, State::Problem)).collect();
+    checks.extend(report.notes.iter().map(|note| check(note, State::Note)));
     if report.live && checks.is_empty() {
         checks.push(Check::ok("desktop", "tray, notifications and watcher report no problem".into()));
     }

@@ -16,7 +16,7 @@ use super::file::{ModelFiles, projector_beside, read_projector};
 use super::given::{Target, asks_for_missing_gpus, settings, target};
 use super::print::{columns, print, print_json, talk};
 use super::text::{safe, safe_path};
-use super::{ask, cases, words};
+use super::{ask, cases, projector, words};
 use crate::fit::{Advice, Fit, Plan, advice, judge, largest_context};
 use crate::lmstudio::{AppSettings, SettingsFor, settings_for};
 use crate::memory::{self, Backend, Bill, EngineProfile, Kind};
@@ -52,9 +52,26 @@ struct Estimate {
 
 /// The devices of an estimate.
 #[derive(Debug, Serialize)]
-struct DevicesForm {
-    backend: Backend,
-    gpus: Vec<String>,
+pub(super) struct DevicesForm {
+    pub(super) backend: Backend,
+    pub(super) gpus: Vec<String>,
+}
+
+impl DevicesForm {
+    /// Returns the devices of a target.
+    pub(super) fn of(target: &Target) -> DevicesForm {
+        let gpus = target.devices.gpus.iter().map(|gpu| gpu.name.clone()).collect();
+        DevicesForm { backend: target.devices.backend, gpus }
+    }
+
+    /// Returns the devices in words.
+    pub(super) fn words(&self) -> String {
+        let names: Vec<_> = self.gpus.iter().map(|name| safe(name)).collect();
+        match self.backend {
+            Backend::None => "no GPU".to_owned(),
+            backend => format!("{} ({})", names.join(", "), backend.name()),
+        }
+    }
 }
 
 /// Runs the command.
@@ -65,13 +82,30 @@ pub(super) fn run(arguments: &EstimateArguments) -> Result<Exit, Failure> {
     let Some(file) = &arguments.file else {
         return Err(Failure::Usage("a GGUF file is wanted".into()));
     };
-    let estimate = estimate(file, arguments)?;
-    if arguments.format.json {
-        print_json(&estimate)?;
+    let files = ModelFiles::read(file)?;
+    let config = ask::config();
+    let target = target(&arguments.devices, ask::picture(&config), &config.fit)?;
+    let profile = profile(arguments.settings.engine.as_deref().unwrap_or(&config.fit.engine));
+    let is_json = arguments.format.json;
+    let fit = if files.is_projector() {
+        let projector = read_projector(file)?;
+        if arguments.settings.mmproj.is_some() {
+            let path = safe_path(file);
+            return Err(Failure::Usage(format!("{path} is a projector itself; --mmproj goes with a model")));
+        }
+        let estimate = projector::estimate(files, &projector, &target, &profile);
+        tell(&estimate, is_json, projector::render)?;
+        estimate.fit
     } else {
-        print(&render(&estimate, columns()))?;
-    }
-    Ok(estimate.fit.map_or(Exit::Yes, |fit| fit.now.verdict.into()))
+        let estimate = estimate(&files, arguments, &target, profile)?;
+        tell(&estimate, is_json, render)?;
+        estimate.fit
+    };
+    Ok(fit.map_or(Exit::Yes, |fit| fit.now.verdict.into()))
+}
+
+fn tell<T: Serialize>(estimate: &T, is_json: bool, render: fn(&T, Option<usize>) -> String) -> Result<(), Failure> {
+    if is_json { print_json(estimate) } else { print(&render(estimate, columns())) }
 }
 
 /// Bills every case of a file; one that cannot be billed says so in its line.
@@ -80,10 +114,7 @@ fn bill_cases(path: &Path) -> Result<Exit, Failure> {
     let billed = if path.as_os_str() == "-" {
         cases::run(io::stdin().lock(), output)
     } else {
-        let file = File::open(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Failure::NoSuchFile(path.to_owned()),
-            _ => Failure::Unreadable { path: path.to_owned(), reason: error.to_string() },
-        })?;
+        let file = File::open(path).map_err(|error| Failure::file(path, &error))?;
         cases::run(BufReader::new(file), output)
     };
     match billed {
@@ -97,29 +128,25 @@ fn bill_cases(path: &Path) -> Result<Exit, Failure> {
     }
 }
 
-fn estimate(file: &Path, arguments: &EstimateArguments) -> Result<Estimate, Failure> {
-    let files = ModelFiles::read(file)?;
-    if files.is_projector() {
-        let path = safe_path(&files.path);
-        return Err(Failure::Usage(format!("{path} is a projector; name it with --mmproj, after a model")));
-    }
-    let config = ask::config();
-    let target = target(&arguments.devices, ask::picture(&config), &config.fit)?;
+fn estimate(
+    files: &ModelFiles,
+    arguments: &EstimateArguments,
+    target: &Target,
+    profile: EngineProfile,
+) -> Result<Estimate, Failure> {
     let structure = &files.structure;
     let usual = settings_for(structure, None, &AppSettings::default());
     let settings = settings(&arguments.settings, usual, structure.context_train);
     let projector_path = arguments.settings.mmproj.clone();
     let projector = projector_path.as_deref().map(read_projector).transpose()?.map(Arc::new);
-    let profile = profile(arguments.settings.engine.as_deref().unwrap_or(&config.fit.engine));
-
     let bill = memory::bill(structure, projector.as_deref(), &settings.settings, &target.devices, &profile);
     let plan = Plan::new(Arc::clone(structure), projector, settings.settings.clone(), Arc::new(profile));
-    let (fit, advice) = verdicts(plan, &target);
-    let gpus: Vec<String> = target.devices.gpus.iter().map(|gpu| gpu.name.clone()).collect();
+    let (fit, advice) = verdicts(plan, target);
+    let devices = DevicesForm::of(target);
     Ok(Estimate {
         schema: SCHEMA,
-        notes: notes(&files, arguments, &target),
-        file: files.path,
+        notes: notes(files, arguments, target),
+        file: files.path.clone(),
         files: files.count,
         bytes: structure.file_bytes,
         architecture: structure.architecture.clone(),
@@ -129,8 +156,8 @@ fn estimate(file: &Path, arguments: &EstimateArguments) -> Result<Estimate, Fail
         context_train: structure.context_train,
         projector: projector_path,
         settings,
-        pools: bill::forms(&bill, &gpus),
-        devices: DevicesForm { backend: target.devices.backend, gpus },
+        pools: bill::forms(&bill, &devices.gpus),
+        devices,
         total: bill.total(),
         bill,
         fit,
@@ -192,14 +219,7 @@ fn render(estimate: &Estimate, columns: Option<usize>) -> String {
         facts.fact("projector", &safe_path(projector));
     }
     facts.settings(&estimate.settings);
-    let names: Vec<_> = estimate.devices.gpus.iter().map(|name| safe(name)).collect();
-    facts.fact(
-        "devices",
-        &match estimate.devices.backend {
-            Backend::None => "no GPU".to_owned(),
-            backend => format!("{} ({})", names.join(", "), backend.name()),
-        },
-    );
+    facts.fact("devices", &estimate.devices.words());
     facts.bill(&estimate.bill, &estimate.devices.gpus);
     if let Some(fit) = &estimate.fit {
         facts.verdicts(fit);

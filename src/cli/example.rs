@@ -52,6 +52,7 @@ pub(super) fn report() -> Report {
         library: library(),
         alerts: AlertReport::default(),
         problems: Vec::new(),
+        notes: Vec::new(),
     }
 }
 

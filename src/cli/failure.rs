@@ -1,7 +1,7 @@
 //! What can go wrong in a command, with its exit code and what to do.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use thiserror::Error;
@@ -35,6 +35,8 @@ pub(super) enum Failure {
         path: PathBuf,
         /// Why, with the offset.
         reason: String,
+        /// What to do, beginning with a verb.
+        hint: Option<String>,
     },
     /// There is nothing to talk to.
     #[error("fitwatch is not running")]
@@ -74,6 +76,16 @@ struct ErrorForm {
 }
 
 impl Failure {
+    /// Returns the failure of a file that the system does not hand over.
+    pub(super) fn file(path: &Path, error: &io::Error) -> Failure {
+        let hint = match error.kind() {
+            io::ErrorKind::NotFound => return Failure::NoSuchFile(path.to_owned()),
+            io::ErrorKind::PermissionDenied => Some("make the file, and the folders above it, readable for you".into()),
+            _ => None,
+        };
+        Failure::Unreadable { path: path.to_owned(), reason: error.to_string(), hint }
+    }
+
     /// Returns the exit code.
     pub(super) const fn exit(&self) -> Exit {
         match self {
@@ -99,7 +111,9 @@ impl Failure {
             Failure::Problem(problem) => problem.hint.as_deref().map(|hint| safe(hint).into_owned()),
             Failure::Unanswered(error) => Some(error.hint().into()),
             Failure::Refused(_) => Some("run `fitwatch doctor`".into()),
-            Failure::Output(_) | Failure::NoSuchFile(_) | Failure::Unreadable { .. } | Failure::Usage(_) => None,
+            Failure::NoSuchFile(_) => Some("check the path".into()),
+            Failure::Unreadable { hint, .. } => hint.as_deref().map(|hint| safe(hint).into_owned()),
+            Failure::Output(_) | Failure::Usage(_) => None,
         }
     }
 

@@ -1,12 +1,12 @@
 //! The file that `estimate` is about: all its shards, one header, and what lies beside it.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::failure::Failure;
-use crate::gguf::{Header, Limits, ShardName, join_shards, read_header};
+use crate::gguf::{Header, HeaderProblem, Limits, ShardName, join_shards, read_header};
 use crate::memory::{Kind, Projector, Structure};
 
 /// A model on disk, read for an estimate.
@@ -79,20 +79,26 @@ fn shards(path: &Path) -> Vec<PathBuf> {
 
 fn header(path: &Path) -> Result<Header, Failure> {
     // Opening a pipe would wait for ever, so what it is comes first.
-    let metadata = fs::metadata(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Failure::NoSuchFile(path.to_owned()),
-        _ => unreadable(path, &error),
-    })?;
+    let metadata = fs::metadata(path).map_err(|error| Failure::file(path, &error))?;
     if metadata.is_dir() {
-        return Err(unreadable(path, &"it is a folder; name the .gguf file in it"));
+        return Err(refused(path, &"it is a folder", "name the .gguf file in it"));
     }
     if !metadata.is_file() {
-        return Err(unreadable(path, &"it is no regular file"));
+        return Err(refused(path, &"it is no regular file", "name a .gguf file"));
     }
-    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
-    read_header(BufReader::new(file), metadata.len(), &Limits::default()).map_err(|error| unreadable(path, &error))
+    let file = File::open(path).map_err(|error| Failure::file(path, &error))?;
+    read_header(BufReader::new(file), metadata.len(), &Limits::default()).map_err(|error| match &error.problem {
+        HeaderProblem::Io(error) => Failure::file(path, error),
+        HeaderProblem::Magic { .. } => refused(path, &error, "name a .gguf file"),
+        problem if problem.is_incomplete() => refused(path, &error, "let its download end, or download it again"),
+        _ => unreadable(path, &error),
+    })
+}
+
+fn refused(path: &Path, reason: &impl ToString, hint: &str) -> Failure {
+    Failure::Unreadable { path: path.to_owned(), reason: reason.to_string(), hint: Some(hint.into()) }
 }
 
 fn unreadable(path: &Path, reason: &impl ToString) -> Failure {
-    Failure::Unreadable { path: path.to_owned(), reason: reason.to_string() }
+    refused(path, reason, "download it again if other programs refuse it too")
 }

@@ -14,7 +14,7 @@ use super::table::{Cell, Column, Table};
 use super::text::{safe, safe_path, thousands, wrap};
 use super::words;
 use crate::engine::Request;
-use crate::fit::Verdict;
+use crate::fit::{Judgement, Verdict};
 use crate::library::RootState;
 use crate::machine::Picture;
 use crate::report::{LibraryReport, ModelReport, Report, SCHEMA};
@@ -126,7 +126,7 @@ fn table(models: &[&ModelReport]) -> Table {
         Column::right("SIZE").leaves(2),
         Column::right("GPU").leaves(4),
         Column::right("RAM").leaves(4),
-        Column::left("VERDICT"),
+        Column::left(if is_busy { "RIGHT NOW" } else { "VERDICT" }),
         Column::right("MARGIN").leaves(1),
         Column::right("CONTEXT").leaves(5),
         Column::right("UP TO").leaves(6),
@@ -174,11 +174,39 @@ fn judged(model: &ModelReport) -> [Cell; 6] {
     [
         Cell::from(gpu),
         Cell::from(ram.to_string()),
-        Cell::from(verdict.label()).or_short(words::short(verdict)).styled(words::colour(verdict)),
-        Cell::from(words::margin(&fit.now)),
+        words_of(&fit.now).styled(words::colour(verdict)),
+        margin(&fit.now),
         Cell::from(tokens(context)),
         Cell::from(tokens(fit.largest_context)),
     ]
+}
+
+/// Returns the verdict, of a split model with how it is split.
+fn words_of(judgement: &Judgement) -> Cell {
+    let verdict = judgement.verdict;
+    let (long, short) = (verdict.label(), words::short(verdict));
+    if verdict != Verdict::PartialGpu {
+        return Cell::from(long).or_short(short);
+    }
+    let layers = (judgement.gpu_layers, judgement.layers);
+    match judgement.cpu_moe {
+        0 => Cell::from(format!("{long} ({} of {} layers)", layers.0, layers.1))
+            .or_short(format!("{short} {}/{}", layers.0, layers.1)),
+        blocks => {
+            let experts = format!("experts of {} in RAM", words::count(blocks as usize, "block"));
+            let layers = if layers.0 < layers.1 { format!("{}/{}, ", layers.0, layers.1) } else { String::new() };
+            Cell::from(format!("{long} ({layers}{experts})")).or_short(format!("{short}, experts"))
+        }
+    }
+}
+
+/// Returns the margin; what is missing for full offload is named as that.
+fn margin(judgement: &Judgement) -> Cell {
+    let margin = words::margin(judgement);
+    match judgement.verdict {
+        Verdict::PartialGpu if judgement.spare < 0 => Cell::from(format!("{margin} of full")).or_short(margin),
+        _ => Cell::from(margin),
+    }
 }
 
 #[cfg(test)]
@@ -211,7 +239,7 @@ mod tests {
         assert_eq!(
             list(&example::report(), None),
             "\
-MODEL   QUANT      SIZE     GPU     RAM  VERDICT                    ON THIS MACHINE         MARGIN  CONTEXT   UP TO
+MODEL   QUANT      SIZE     GPU     RAM  RIGHT NOW                  ON THIS MACHINE         MARGIN  CONTEXT   UP TO
 alpaca  Q4_K_M   4.0 GB  5.9 GB  390 MB  Full GPU offload possible                   16.0 GB spare    4,096  32,768
 zephyr  Q4_K_M   5.0 GB  5.9 GB  390 MB  Full GPU offload possible                   15.2 GB spare    4,096  32,768
 huge    Q4_K_M  50.0 GB  5.9 GB  390 MB  Likely too large           partial GPU       2.9 GB short    4,096
@@ -223,9 +251,26 @@ RAM 21.0 of 33.5 GB available · RTX 4090 22.1 of 25.8 GB free
     }
 
     #[test]
+    fn a_split_model_says_how_it_is_split_and_what_is_missing_for_full_offload() {
+        let mut report = example::report();
+        report.models.retain(|model| model.name == "huge");
+        let mut row = |layers: u32, blocks: u32, columns| {
+            let mut fit = example::fit(Verdict::PartialGpu, Verdict::PartialGpu, -2_900_000_000);
+            (fit.now.gpu_layers, fit.now.layers, fit.now.cpu_moe) = (layers, 33, blocks);
+            report.models[0].fit = Some(fit);
+            list(&report, columns).lines().nth(1).unwrap_or_default().to_owned()
+        };
+        let split = row(20, 0, None);
+        assert!(split.contains("Partial GPU offload possible (20 of 33 layers)  2.9 GB short of full"), "{split}");
+        assert!(row(33, 1, None).contains("possible (experts of 1 block in RAM)"));
+        assert!(row(20, 8, None).contains("possible (20/33, experts of 8 blocks in RAM)"));
+        assert!(row(20, 0, Some(70)).contains("partial GPU 20/33  2.9 GB short"), "{}", row(20, 0, Some(70)));
+    }
+
+    #[test]
     fn a_narrow_list_keeps_model_and_verdict() {
         let text = list(&example::report(), Some(30));
-        assert!(text.starts_with("MODEL   VERDICT\nalpaca  full GPU\n"), "{text}");
+        assert!(text.starts_with("MODEL   RIGHT NOW\nalpaca  full GPU\n"), "{text}");
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod given;
 mod list;
 mod login;
 mod print;
+mod projector;
 mod run;
 mod show;
 mod sizes;

@@ -159,11 +159,11 @@ impl Engine {
             self.effects.push_back(Effect::Watch { roots: read.roots.clone() });
         }
         let problem = (!read.notes.is_empty()).then(|| Problem {
-            part: "lm_studio".into(),
+            part: "LM Studio".into(),
             message: read.notes.join("; "),
-            hint: Some("check LM Studio's settings; fitwatch goes on with what it understood".into()),
+            hint: Some("mend or remove the files named; LM Studio's defaults stand in for them until then".into()),
         });
-        self.set_problem("lm_studio", problem);
+        self.set_problem("LM Studio", problem);
         self.timers.is_stale |= read != self.lm_studio;
         self.lm_studio = read;
     }
@@ -220,6 +220,18 @@ impl Engine {
         };
     }
 
+    /// Returns what walks could not enter, as a problem.
+    fn library_problem(&self) -> Option<Problem> {
+        let notes = self.library.notes();
+        let (first, more) = notes.split_first()?;
+        let more = if more.is_empty() { String::new() } else { format!(" (and {} more)", more.len()) };
+        Some(Problem {
+            part: "library".into(),
+            message: format!("{first}{more}"),
+            hint: Some("make the folder readable, or keep models elsewhere: those in it are not listed".into()),
+        })
+    }
+
     /// Does what any event may have made due.
     fn follow_up(&mut self, now: Moment) {
         for want in self.library.wants(now) {
@@ -230,6 +242,7 @@ impl Engine {
         }
         if self.library.revision() != self.timers.library_revision {
             self.timers.library_revision = self.library.revision();
+            self.set_problem("library", self.library_problem());
             self.timers.is_stale = true;
             self.timers.remember_at = Some(now.after(REMEMBER_GAP));
         }

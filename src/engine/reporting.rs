@@ -11,6 +11,7 @@ impl Engine {
     /// Returns everything worth showing. Largest contexts are left out:
     /// answers to requests have them.
     pub fn report(&self, now: Moment) -> Report {
+        let (notes, problems) = self.problems.values().cloned().partition(|problem| self.is_a_note(&problem.part));
         Report {
             schema: SCHEMA,
             version: self.version.clone(),
@@ -19,7 +20,19 @@ impl Engine {
             machine: self.machine.picture().clone(),
             library: self.library_report(),
             alerts: AlertReport { paused_for: self.alerts.paused_for(now).map(whole_minutes) },
-            problems: self.problems.values().cloned().collect(),
+            problems,
+            notes,
+        }
+    }
+
+    /// Returns whether a problem of this part is worth knowing and nothing to be mended.
+    fn is_a_note(&self, part: &str) -> bool {
+        let wanted = &self.config.notifications;
+        match part {
+            "notifications" => !wanted.new_model && !wanted.no_longer_fits,
+            // A new one has taken its place.
+            "old state" => true,
+            _ => false,
         }
     }
 

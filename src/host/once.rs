@@ -12,8 +12,7 @@ use crate::library::ModelFile;
 
 /// Scans once and answers. `progress` hears of headers read and wanted.
 pub fn answer(places: &Places, user_home: &Path, request: Request, progress: impl Fn(usize, usize)) -> Reply {
-    let (remembered, _) = state::load(&places.state);
-    let mut engine = Engine::new(env!("CARGO_PKG_VERSION"), remembered);
+    let mut engine = Engine::new(env!("CARGO_PKG_VERSION"), state::peek(&places.state));
     let config = match config_file::event(&places.config) {
         Event::ConfigRead { config, warnings } => {
             engine.handle(Event::ConfigRead { config: config.clone(), warnings }, clock::now());

@@ -130,8 +130,9 @@ fn run_without_ui(runtime: tokio::runtime::Runtime, inbox: Inbox, start: Start) 
 async fn main_loop(mut inbox: Inbox, start: Start, show_tray: impl Fn(Box<Tray>)) {
     let (remembered, problem) = state::load(&start.places.state);
     let mut engine = Engine::new(env!("CARGO_PKG_VERSION"), remembered);
-    if problem.is_some() {
-        engine.handle(Event::PartChanged { part: "state", problem }, clock::now());
+    if let Some(problem) = problem {
+        tracing::warn!("{}", problem.message);
+        engine.handle(Event::PartChanged { part: state::FOUND, problem: Some(problem) }, clock::now());
     }
     let mut host = Host::start(start, show_tray);
     let mut signals = Signals::new();

@@ -30,29 +30,48 @@ pub struct SaveError {
     pub source: io::Error,
 }
 
-/// Reads the state; a file that is not there is an empty state.
+/// What a problem with the file that was there at the start is told as. It stands beside one with
+/// writing, which the next good write clears.
+pub const FOUND: &str = "old state";
+
+/// Reads the state; a file that is not there is an empty state, one that cannot be used is set aside.
 pub fn load(path: &Path) -> (Remembered, Option<Problem>) {
+    match found(path) {
+        Ok(headers) => (headers, None),
+        Err(LoadError::File(error)) => (Remembered::default(), Some(not_readable(path, &error))),
+        Err(LoadError::Content(reason)) => (Remembered::default(), Some(set_aside(path, &reason))),
+    }
+}
+
+/// Reads the state and leaves the file alone, whatever is in it.
+pub fn peek(path: &Path) -> Remembered {
+    found(path).unwrap_or_default()
+}
+
+/// Why a state cannot be used.
+enum LoadError {
+    File(io::Error),
+    Content(String),
+}
+
+fn found(path: &Path) -> Result<Remembered, LoadError> {
     let text = match read(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return (Remembered::default(), None),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => return set_aside(path, &error.to_string()),
-        Err(error) => {
-            let message = format!("cannot read {}: {error}", path.display());
-            let hint = "make the file readable; until then every start reads all headers anew".to_owned();
-            return (Remembered::default(), Some(Problem { part: "state".into(), message, hint: Some(hint) }));
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Remembered::default()),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(LoadError::Content(error.to_string())),
+        Err(error) => return Err(LoadError::File(error)),
     };
     // The whole first: reading only the head would scan a long file twice in the usual case.
     let error = match serde_json::from_str::<StateRead>(&text) {
-        Ok(state) if state.version == VERSION && state.written_by == WRITTEN_BY => return (state.headers, None),
+        Ok(state) if state.version == VERSION && state.written_by == WRITTEN_BY => return Ok(state.headers),
         Ok(_) => None,
         Err(error) => Some(error.to_string()),
     };
     match (serde_json::from_str::<Head>(&text), error) {
-        (Ok(head), _) if head.version > VERSION => set_aside(path, "it comes from a newer fitwatch"),
-        (Ok(head), _) if head.version < VERSION || head.written_by != WRITTEN_BY => (Remembered::default(), None),
-        (Ok(_), error) => set_aside(path, &error.unwrap_or_default()),
-        (Err(error), _) => set_aside(path, &error.to_string()),
+        (Ok(head), _) if head.version > VERSION => Err(LoadError::Content("it comes from a newer fitwatch".into())),
+        (Ok(head), _) if head.version < VERSION || head.written_by != WRITTEN_BY => Ok(Remembered::default()),
+        (Ok(_), error) => Err(LoadError::Content(error.unwrap_or_default())),
+        (Err(error), _) => Err(LoadError::Content(error.to_string())),
     }
 }
 
@@ -126,7 +145,13 @@ fn read(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-fn set_aside(path: &Path, reason: &str) -> (Remembered, Option<Problem>) {
+fn not_readable(path: &Path, error: &io::Error) -> Problem {
+    let hint = "make the file readable; until then every start reads all headers anew".to_owned();
+    let message = format!("cannot read {}: {error}", path.display());
+    Problem { part: FOUND.into(), message, hint: Some(hint) }
+}
+
+fn set_aside(path: &Path, reason: &str) -> Problem {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".bad-{seconds}"));
@@ -136,7 +161,7 @@ fn set_aside(path: &Path, reason: &str) -> (Remembered, Option<Problem>) {
         Err(error) => (format!("could not be set aside ({error})"), "delete the file"),
     };
     let message = format!("the state file {} cannot be used ({reason}) and {what}", path.display());
-    (Remembered::default(), Some(Problem { part: "state".into(), message, hint: Some(hint.to_owned()) }))
+    Problem { part: FOUND.into(), message, hint: Some(hint.to_owned()) }
 }
 
 #[cfg(test)]
@@ -165,6 +190,8 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("state.json");
             fs::write(&path, bad).unwrap();
+            assert_eq!(peek(&path), Remembered::default());
+            assert_eq!(names(folder.path()), ["state.json"], "a look leaves it where it is");
             let (state, problem) = load(&path);
             assert_eq!(state, Remembered::default());
             assert!(problem.is_some_and(|problem| problem.message.contains("set aside")), "{bad:?}");

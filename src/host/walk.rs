@@ -57,7 +57,10 @@ pub fn walk(root: &Path, under: &Path) -> Listing {
                 ControlFlow::Continue(())
             }
         });
-        listing.notes = notes;
+        // That of a root that cannot be read is its state already.
+        if listing.state == RootState::Present {
+            listing.notes = notes;
+        }
     }
     listing
 }

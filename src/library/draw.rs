@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::folder::{Format, Unit};
 use super::headers::Headers;
-use super::names::parts_below;
+use super::names::{is_called, parts_below, projector_stem};
 use super::{HeaderOutcome, Model, ModelFile, ModelId, ModelState, Origin, Root};
 use crate::memory::{Kind, Projector};
 use crate::units::{Moment, Span};
@@ -19,9 +19,9 @@ const INDEXED_DEPTH: usize = 2;
 /// Returns the models that the units of one folder show as; their ids may have to be set apart from
 /// those of other folders.
 pub(super) fn models<'a>(root: &Root, units: &'a [Unit], headers: &Headers, now: Moment) -> Vec<(&'a Unit, Model)> {
-    let findings: Vec<Finding> = units.iter().map(|unit| finding(unit, headers, now)).collect();
-    let projectors = Projectors::choose(units.iter().zip(&findings));
-    let found = units.iter().zip(findings).filter_map(|(unit, finding)| match finding {
+    let findings: Vec<(&Unit, Finding)> = units.iter().map(|unit| (unit, finding(unit, headers, now))).collect();
+    let projectors = Projectors::gather(&findings);
+    let found = findings.into_iter().filter_map(|(unit, finding)| match finding {
         Finding::Model(state) => Some((unit, model(root, unit, state, &projectors, now))),
         Finding::Projector(..) | Finding::ProjectorToCome | Finding::Apart => None,
     });
@@ -92,19 +92,37 @@ fn to_come(unit: &Unit, state: ModelState) -> Finding {
 /// The projectors of one folder.
 #[derive(Debug, Default)]
 struct Projectors {
-    chosen: Option<(ModelFile, Arc<Projector>)>,
+    /// Largest first: it makes the bill a safe one. Of equals the first by name.
+    found: Vec<Found>,
     notes: Vec<String>,
 }
 
+/// A projector whose header was read.
+#[derive(Debug)]
+struct Found {
+    name: String,
+    /// Names of the models in the folder that it is called after.
+    called_after: Vec<String>,
+    file: ModelFile,
+    projector: Arc<Projector>,
+}
+
 impl Projectors {
-    /// Chooses among what a folder holds; the largest makes the bill a safe one.
-    fn choose<'a>(findings: impl Iterator<Item = (&'a Unit, &'a Finding)>) -> Projectors {
+    /// Gathers what a folder holds.
+    fn gather(findings: &[(&Unit, Finding)]) -> Projectors {
         let mut projectors = Projectors::default();
-        let mut found = Vec::new();
         for (unit, finding) in findings {
             match finding {
                 Finding::Projector(file, projector) => {
-                    found.push((projector.weights, file.stamp.bytes, &unit.name, file, projector));
+                    let stem = projector_stem(&unit.name);
+                    let models = findings.iter().filter(|(_, finding)| matches!(finding, Finding::Model(_)));
+                    let names = models.map(|(model, _)| &model.name).filter(|name| is_called(name, &stem));
+                    projectors.found.push(Found {
+                        name: unit.name.clone(),
+                        called_after: names.cloned().collect(),
+                        file: file.clone(),
+                        projector: Arc::clone(projector),
+                    });
                 }
                 Finding::ProjectorToCome if unit.is_arriving => {
                     projectors
@@ -117,17 +135,25 @@ impl Projectors {
                 Finding::Model(_) | Finding::ProjectorToCome | Finding::Apart => {}
             }
         }
-        // Of equals the first by name, whatever the order of the walk.
-        found.sort_by(|one, other| (other.0, other.1, one.2).cmp(&(one.0, one.1, other.2)));
-        if let Some((_, _, name, file, projector)) = found.first() {
-            projectors.chosen = Some(((*file).clone(), Arc::clone(projector)));
-            if found.len() > 1 {
-                projectors
-                    .notes
-                    .push(format!("{} projectors lie beside it; the largest, {name}, is counted", found.len()));
-            }
-        }
+        let size = |found: &Found| (found.projector.weights, found.file.stamp.bytes);
+        projectors.found.sort_by(|one, other| (size(other), &one.name).cmp(&(size(one), &other.name)));
         projectors
+    }
+
+    /// Chooses for a model: of those called after it, else of those called after no model here.
+    fn choose(&self, model: &str, notes: &mut Vec<String>) -> Option<(ModelFile, Arc<Projector>)> {
+        notes.extend(self.notes.iter().cloned());
+        let own = |found: &&Found| found.called_after.iter().any(|name| name == model);
+        let mut candidates: Vec<&Found> = self.found.iter().filter(own).collect();
+        if candidates.is_empty() {
+            candidates = self.found.iter().filter(|found| found.called_after.is_empty()).collect();
+        }
+        let chosen = candidates.first()?;
+        if candidates.len() > 1 {
+            let count = candidates.len();
+            notes.push(format!("{count} projectors lie beside it; the largest, {}, is counted", chosen.name));
+        }
+        Some((chosen.file.clone(), Arc::clone(&chosen.projector)))
     }
 }
 
@@ -146,9 +172,7 @@ fn model(root: &Root, unit: &Unit, state: ModelState, projectors: &Projectors, n
     if unit.missing.more > 0 && matches!(state, ModelState::Incomplete { .. }) {
         notes.push(format!("{} more shards are missing", unit.missing.more));
     }
-    if takes_projector {
-        notes.extend(projectors.notes.iter().cloned());
-    }
+    let projector = if takes_projector { projectors.choose(&unit.name, &mut notes) } else { None };
     Model {
         id: ModelId(plain_id(&root.path, &parts)),
         name: unit.name.clone(),
@@ -156,7 +180,7 @@ fn model(root: &Root, unit: &Unit, state: ModelState, projectors: &Projectors, n
         repository: parts.get(1).filter(|_| is_placed).cloned(),
         origin: root.origin,
         files: unit.files.clone(),
-        projector: projectors.chosen.clone().filter(|_| takes_projector),
+        projector,
         state,
         notes,
         since: now,

@@ -102,6 +102,29 @@ pub(super) fn is_projector_name(file_name: &str) -> bool {
     file_name.to_ascii_lowercase().contains("mmproj")
 }
 
+/// Returns which model a projector is called after: its name without `mmproj` and the type of its
+/// weights, in lower case. Empty where it names none.
+pub(super) fn projector_stem(name: &str) -> String {
+    let is_type = |word: &str| {
+        let number = ["bf", "iq", "f", "q"].iter().find_map(|letters| word.strip_prefix(letters));
+        number.is_some_and(|number| number.starts_with(|digit: char| digit.is_ascii_digit()))
+    };
+    let name = name.to_lowercase().replace("mmproj", "");
+    let separators = ['-', '_', '.'];
+    let mut stem = name.trim_matches(separators);
+    while let Some(word) = stem.rsplit(['-', '.']).next().filter(|word| is_type(word)) {
+        stem = stem[..stem.len() - word.len()].trim_end_matches(separators);
+    }
+    stem.to_owned()
+}
+
+/// Returns whether a model's name begins with a projector's stem.
+pub(super) fn is_called(model: &str, stem: &str) -> bool {
+    let model = model.to_lowercase();
+    let rest = model.strip_prefix(stem).filter(|_| !stem.is_empty());
+    rest.is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+}
+
 /// Returns a name as it may be shown: nothing in it moves a cursor or turns the text around.
 pub(super) fn shown(name: &OsStr) -> String {
     name.to_string_lossy().chars().map(|letter| if is_unshowable(letter) { '\u{FFFD}' } else { letter }).collect()
@@ -135,6 +158,21 @@ mod tests {
 
     fn partial(finished: &str) -> FileRole {
         FileRole::Partial { finished: finished.to_owned(), is_control: false }
+    }
+
+    #[test]
+    fn a_projector_is_called_after_the_model_whose_name_begins_like_its_own() {
+        for (projector, model, is_its) in [
+            ("mmproj-gemma-3-4b-it-F16", "gemma-3-4b-it-Q4_K_M", true),
+            ("gemma-3-4b-it.mmproj-q8_0", "Gemma-3-4B-it-Q4_K_M", true),
+            ("mmproj-gemma-3-4b-it-F16", "gemma-3-4b-italian-Q4_K_M", false),
+            ("mmproj-gemma-3-4b-it-F16", "llama-3.1-8b-Q8_0", false),
+            ("mmproj-F16", "F16-Q4_K_M", false),
+            ("mmproj-model-f16", "llama-3.1-8b-Q8_0", false),
+            ("mmproj", "mmproj", false),
+        ] {
+            assert_eq!(is_called(model, &projector_stem(projector)), is_its, "{projector} {model}");
+        }
     }
 
     #[test]

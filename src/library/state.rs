@@ -253,10 +253,12 @@ impl Held {
 impl Library {
     fn take_notes(&mut self, place: usize, under: &Path, notes: Vec<String>) {
         let held = &mut self.roots[place];
+        let known = held.notes.clone();
         held.notes.retain(|walked, _| !walked.starts_with(under));
         if !notes.is_empty() {
             held.notes.insert(under.to_owned(), notes);
         }
+        self.revision += u64::from(self.roots[place].notes != known);
     }
 
     /// Replaces what is known under a folder and returns the folders that are others now.

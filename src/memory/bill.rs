@@ -134,8 +134,7 @@ pub fn bill(
 
     if let Some(projector) = projector {
         let pool = if places.gpus() == 0 { Pool::Host } else { Pool::Gpu(0) };
-        lines.add(pool, Part::Projector, Basis::Exact, projector.weights);
-        lines.add(pool, Part::ProjectorCompute, Basis::Guess, projector.compute);
+        lines.0.extend(projector.lines(pool));
     }
     for gpu in 0..places.gpus() {
         lines.add(gpu_pool(gpu), Part::Backend, Basis::Guess, overhead(backend));

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::StructureError;
+use super::bill::{Basis, Bill, Line, Part, Placement, Pool};
 use super::read;
+use super::{Devices, EngineProfile, StructureError};
 use crate::gguf::Header;
 use crate::units::Bytes;
 
@@ -42,6 +43,33 @@ impl Projector {
             notes.push("the projector's buffer is a guess for 30 s of sound".into());
         }
         Ok(Projector { projector_type, weights, compute, notes })
+    }
+
+    /// Returns the bill of the projector without a model: on the first GPU, or in RAM.
+    pub fn bill(&self, devices: &Devices, profile: &EngineProfile) -> Bill {
+        let pool = if devices.gpus.is_empty() { Pool::Host } else { Pool::Gpu(0) };
+        Bill {
+            lines: self.lines(pool).collect(),
+            placement: Placement {
+                gpu_layers: 0,
+                layers: 0,
+                by_gpu: vec![0; devices.gpus.len()],
+                cpu_moe: 0,
+                context: 0,
+                flash_attention: false,
+            },
+            profile: profile.name.clone(),
+            assumptions: self.notes.clone(),
+        }
+    }
+
+    /// Returns what the projector adds to a bill.
+    pub(super) fn lines(&self, pool: Pool) -> impl Iterator<Item = Line> {
+        let lines = [
+            Line { pool, part: Part::Projector, bytes: self.weights, basis: Basis::Exact },
+            Line { pool, part: Part::ProjectorCompute, bytes: self.compute, basis: Basis::Guess },
+        ];
+        lines.into_iter().filter(|line| line.bytes != Bytes::ZERO)
     }
 }
 

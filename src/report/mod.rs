@@ -37,6 +37,8 @@ pub struct Report {
     pub alerts: AlertReport,
     /// What does not work, each with what to do.
     pub problems: Vec<Problem>,
+    /// What does not work and is not needed as things are.
+    pub notes: Vec<Problem>,
 }
 
 /// One model.

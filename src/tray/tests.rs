@@ -375,6 +375,7 @@ fn report(models: Vec<ModelReport>) -> Report {
         },
         alerts: AlertReport::default(),
         problems: Vec::new(),
+        notes: Vec::new(),
     }
 }
 

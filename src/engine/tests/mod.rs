@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::{Config, NotificationConfig};
 use crate::fit::Verdict;
+use crate::library::{Listing, RootState};
 use crate::lmstudio::{LoadSettings, SettingsBasis};
 use crate::report::{Problem, StateReport};
 use world::{World, cut, model};
@@ -131,6 +132,34 @@ fn a_rejected_config_leaves_the_old_one_in_force_and_says_so() {
     assert!(world.report().problems.is_empty());
     assert_eq!(world.verdicts()[0].1, Some(Verdict::FullGpu));
     assert!(world.notices.is_empty(), "a new margin makes no new models: {}", world.timeline);
+}
+
+#[test]
+fn a_missing_notification_server_is_a_problem_only_where_notifications_are_wanted() {
+    let problem = Problem { part: "notifications".into(), message: "no server".into(), hint: None };
+    let mut world = started(Config::default());
+    world.send(Event::PartChanged { part: "notifications", problem: Some(problem.clone()) });
+    let report = world.report();
+    assert_eq!((report.notes.as_slice(), report.problems.len()), ([problem.clone()].as_slice(), 0));
+    world.send(Event::ConfigRead { config: loud(), warnings: Vec::new() });
+    let report = world.report();
+    assert_eq!((report.notes.len(), report.problems.as_slice()), (0, [problem].as_slice()));
+}
+
+#[test]
+fn what_a_walk_cannot_enter_is_a_problem_until_it_can() {
+    let mut world = started(loud());
+    let walk = |notes: &[&str]| {
+        let notes = notes.iter().map(|note| (*note).to_owned()).collect();
+        let (root, under) = (world::ROOT.into(), world::ROOT.into());
+        Event::Listed(Listing { root, under, state: RootState::Present, files: Vec::new(), notes })
+    };
+    world.send(walk(&["cannot read the folder /models/a", "cannot read the folder /models/b"]));
+    let problems = world.report().problems;
+    assert_eq!(problems[0].part, "library");
+    assert_eq!(problems[0].message, "cannot read the folder /models/a (and 1 more)");
+    world.send(walk(&[]));
+    assert_eq!(world.report().problems, []);
 }
 
 #[test]

@@ -70,7 +70,7 @@ impl Follower {
             found = read(config, &self.user_home);
         }
         if let Err(error) = outcome {
-            found.notes.push(format!("changes of LM Studio's files are not noticed by themselves: {error}"));
+            found.notes.push(format!("changes of LM Studio's files are noticed only by `fitwatch recheck`: {error}"));
         }
         found
     }

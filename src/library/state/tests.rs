@@ -231,6 +231,22 @@ fn the_largest_projector_is_attached_to_every_model_beside_it() {
 }
 
 #[test]
+fn a_projector_called_after_one_model_is_not_given_to_another() {
+    let mut sim = Simulation::with(&["maker/repo/gemma-3-4b-Q4_K_M.gguf", "maker/repo/llama-3.1-8b-Q4_K_M.gguf"]);
+    sim.put("maker/repo/mmproj-gemma-3-4b-F16.gguf", 50, Content::Projector(500));
+    sim.start();
+    let weights = |sim: &Simulation| -> Vec<Option<u64>> {
+        let models = sim.library.models().iter();
+        models.map(|model| model.projector.as_ref().map(|(_, projector)| projector.weights.0)).collect()
+    };
+    assert_eq!(weights(&sim), [Some(500), None]);
+    sim.put("maker/repo/mmproj-F16.gguf", 40, Content::Projector(900));
+    sim.run_for(Span::seconds(3));
+    assert_eq!(weights(&sim), [Some(500), Some(900)], "its own comes before a larger one for any");
+    assert!(sim.library.models().iter().all(|model| model.notes.is_empty()));
+}
+
+#[test]
 fn a_projector_still_to_come_is_no_model_and_is_named() {
     let mut sim = Simulation::with(&[ID]);
     sim.start();
