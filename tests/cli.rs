@@ -122,7 +122,7 @@ fn a_folder_a_pipe_and_nothing_are_no_models() {
 fn a_file_that_may_not_be_read_is_named_with_what_to_do() {
     let home = Home::new();
     let model = home.model("locked.gguf");
-    fs::set_permissions(&model, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&model, fs::Permissions::from_mode(0o0)).unwrap();
     if File::open(&model).is_ok() {
         // For the superuser nothing is locked.
         return;
