@@ -102,8 +102,8 @@ mod tests {
             Exit::TooLarge,
             Exit::Unknown,
         ];
-        let documented: Vec<u8> =
-            HELP.lines().skip(1).map(|line| line[..4].trim().parse().expect("a line begins with its code")).collect();
+        let code = |line: &str| line[..4].trim().parse::<u8>().expect("a line begins with its code");
+        let documented: Vec<u8> = HELP.lines().skip(1).map(code).collect();
         assert_eq!(documented, all.map(Exit::code));
     }
 }

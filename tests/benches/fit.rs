@@ -24,7 +24,9 @@ fn verdicts(criterion: &mut Criterion) {
         criterion.bench_function(&format!("judge again, other free memory/{name}"), |bencher| {
             let mut warm = plan.clone();
             let supplies = [8, 12, 16, 20].map(|free| supply(1, free * GB));
-            supplies.iter().for_each(|supply| drop(judge(&mut warm, supply)));
+            for supply in &supplies {
+                judge(&mut warm, supply);
+            }
             let mut turns = supplies.iter().cycle();
             bencher.iter(|| judge(&mut warm, turns.next().expect("an endless iterator")));
         });

@@ -1,7 +1,6 @@
 //! What the header reader makes of files.
 
 use std::fs;
-use std::path::Path;
 
 use fitwatch::host::headers::{file, read};
 use fitwatch::library::{HeaderOutcome, ModelFile};
@@ -70,7 +69,7 @@ fn a_pipe_named_like_a_model_does_not_hold_the_reader() {
         panic!("a pipe was read");
     };
     assert!(reason.contains("not a regular file"), "{reason}");
-    let device = read(&[ModelFile { path: Path::new("/dev/zero").to_owned(), ..fs_file() }]);
+    let device = read(&[ModelFile { path: "/dev/zero".into(), ..fs_file() }]);
     assert!(matches!(device.outcome, HeaderOutcome::Unreadable { .. }));
 }
 
