@@ -1,6 +1,10 @@
 //! The control socket for real: sockets, limits, stale files and slow peers.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![cfg_attr(
+    windows,
+    expect(dead_code, unused_imports, reason = "what is tested of the socket's file is tested where it is a file")
+)]
 
 use std::io;
 use std::path::Path;
