@@ -1,6 +1,7 @@
 //! A report made by hand, for the tests of what is shown.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::fit::{Advice, Fit, Judgement, PoolNeed, Verdict};
 use crate::library::{ModelId, Origin, Root, RootState};
@@ -102,10 +103,12 @@ pub(super) fn model(name: &str, bytes: u64, fit: Option<Fit>) -> ModelReport {
         kind: is_read.then_some(Kind::Language),
         context_train: is_read.then_some(32_768),
         projector: None,
-        settings: is_read.then(|| SettingsFor {
-            settings: Settings::default(),
-            basis: SettingsBasis::Saved,
-            assumptions: Vec::new(),
+        settings: is_read.then(|| {
+            Arc::new(SettingsFor {
+                settings: Settings::default(),
+                basis: SettingsBasis::Saved,
+                assumptions: Vec::new(),
+            })
         }),
         fit,
         notes: Vec::new(),

@@ -85,7 +85,10 @@ pub(super) fn target(given: &DevicesArguments, machine: Picture, config: &FitCon
     } else {
         // Sizes that were typed are taken at their word, margins and all.
         let gpus = now.gpus.iter().zip(&given.gpus);
-        Devices { backend, gpus: gpus.map(|(gpu, given)| Gpu { name: gpu.name.clone(), memory: given.1 }).collect() }
+        Devices {
+            backend,
+            gpus: gpus.map(|(gpu, given)| Gpu { name: gpu.name.to_string(), memory: given.1 }).collect(),
+        }
     };
     Ok(Target { devices, now, best, is_judged: true })
 }

@@ -77,8 +77,8 @@ fn judge(need: Bytes, supply: &Supply) -> Judgement {
         layers: 0,
         cpu_moe: 0,
         spare: available.signed_difference(need),
-        binding: name.to_owned(),
-        pools: vec![PoolNeed { name: name.to_owned(), need, available }],
+        binding: name.into(),
+        pools: vec![PoolNeed { name: name.into(), need, available }],
         caveat: supply.caveat.clone(),
     };
     match (supply.gpus.first(), supply.ram) {

@@ -69,7 +69,7 @@ pub(super) fn margin(judgement: &Judgement) -> String {
 /// is decided pool by pool.
 pub(super) fn needs(judgement: &Judgement) -> (Bytes, Bytes) {
     let sum = |is_ram: bool| -> Bytes {
-        judgement.pools.iter().filter(|pool| (pool.name == RAM) == is_ram).map(|pool| pool.need).sum()
+        judgement.pools.iter().filter(|pool| (&*pool.name == RAM) == is_ram).map(|pool| pool.need).sum()
     };
     (sum(false), sum(true))
 }

@@ -164,7 +164,10 @@ impl Engine {
             hint: Some("mend or remove the files named; LM Studio's defaults stand in for them until then".into()),
         });
         self.set_problem("LM Studio", problem);
-        self.timers.is_stale |= read != self.lm_studio;
+        if read != self.lm_studio {
+            self.models.settings_changed();
+            self.timers.is_stale = true;
+        }
         self.lm_studio = read;
     }
 
@@ -258,8 +261,11 @@ impl Engine {
         }
     }
 
-    /// Returns when the menu may be rebuilt.
+    /// Returns when the menu may be rebuilt: at once when everything was read for the first time.
     fn show_due(&self) -> Moment {
+        if !self.is_settled && !self.is_busy() {
+            return Moment(0);
+        }
         self.timers.shown_at.map_or(Moment(0), |at| at.after(SHOW_GAP))
     }
 

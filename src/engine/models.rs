@@ -24,12 +24,24 @@ impl Supplies {
     }
 }
 
+impl Default for Supplies {
+    /// Returns what can be had before anything is known.
+    fn default() -> Supplies {
+        Supplies::of(&Picture::default(), &FitConfig::default())
+    }
+}
+
 /// All models by id.
 #[derive(Debug, Default)]
 pub(super) struct Models {
     entries: BTreeMap<ModelId, Entry>,
     /// What the plans were made with.
     config: FitConfig,
+    /// What they were last judged on.
+    supplies: Arc<Supplies>,
+    /// The library's revision that they were taken from; nothing once anything else has changed
+    /// that settings depend on.
+    taken_from: Option<u64>,
 }
 
 /// What has changed when models were taken over.
@@ -45,7 +57,7 @@ pub(super) struct Changed {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) name: String,
-    pub(super) settings: SettingsFor,
+    pub(super) settings: Arc<SettingsFor>,
     pub(super) fit: Fit,
     plan: Plan,
     supplies: Arc<Supplies>,
@@ -62,9 +74,17 @@ impl Models {
         supplies: &Supplies,
     ) -> Changed {
         let is_same_config = self.config == *config;
+        if *self.supplies != *supplies {
+            self.supplies = Arc::new(supplies.clone());
+        }
+        let revision = Some(library.revision());
+        if is_same_config && self.taken_from == revision {
+            return self.judge_anew();
+        }
+        self.taken_from = revision;
         self.config = config.clone();
         let profile = Arc::new(profile(config));
-        let supplies = Arc::new(supplies.clone());
+        let supplies = Arc::clone(&self.supplies);
         let mut changed = Changed::default();
         let mut old = std::mem::take(&mut self.entries);
         for model in library.models() {
@@ -74,8 +94,9 @@ impl Models {
             let old = old.remove(&model.id);
             let before = old.as_ref().map(|entry| entry.fit.now.clone());
             let entry = match old {
-                Some(entry) if is_same_config && entry.plan.is_for(structure, projector, &settings.settings) => {
-                    entry.judged_on(&supplies)
+                Some(mut entry) if is_same_config && entry.plan.is_for(structure, projector, &settings.settings) => {
+                    entry.judge_on(&supplies);
+                    entry
                 }
                 _ => {
                     let asked = settings.settings.clone();
@@ -92,6 +113,23 @@ impl Models {
         changed
     }
 
+    /// Judges the same models on other supplies.
+    fn judge_anew(&mut self) -> Changed {
+        let mut changed = Changed::default();
+        for (id, entry) in &mut self.entries {
+            let Some(before) = entry.judge_on(&self.supplies) else { continue };
+            if before != entry.fit.now {
+                changed.judged.push((id.clone(), Some(before)));
+            }
+        }
+        changed
+    }
+
+    /// Takes note that settings may have changed.
+    pub(super) fn settings_changed(&mut self) {
+        self.taken_from = None;
+    }
+
     pub(super) fn get(&self, id: &ModelId) -> Option<&Entry> {
         self.entries.get(id)
     }
@@ -99,17 +137,19 @@ impl Models {
 
 impl Entry {
     fn new(model: &Model, settings: SettingsFor, mut plan: Plan, supplies: &Arc<Supplies>) -> Entry {
+        let settings = Arc::new(settings);
         let fit = judge_both(&mut plan, supplies);
         Entry { name: model.name.clone(), settings, fit, plan, supplies: Arc::clone(supplies) }
     }
 
-    /// Returns the entry judged on these supplies, at no cost where they are the same.
-    fn judged_on(mut self, supplies: &Arc<Supplies>) -> Entry {
-        if *self.supplies != **supplies {
-            self.fit = judge_both(&mut self.plan, supplies);
+    /// Judges the model on these supplies and returns the judgement before; does nothing where it
+    /// was judged on just these.
+    fn judge_on(&mut self, supplies: &Arc<Supplies>) -> Option<Judgement> {
+        if Arc::ptr_eq(&self.supplies, supplies) {
+            return None;
         }
         self.supplies = Arc::clone(supplies);
-        self
+        Some(std::mem::replace(&mut self.fit, judge_both(&mut self.plan, supplies)).now)
     }
 
     /// Returns the fit with the largest context, which costs a few bills.

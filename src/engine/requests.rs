@@ -84,7 +84,7 @@ impl Engine {
             bill = Some(entry.plan().judged_bill(&supply, &entry.fit.now));
             lines = advice(entry.plan(), &supply, &entry.fit.now);
         }
-        let gpus = supply.gpus.into_iter().map(|gpu| gpu.name).collect();
+        let gpus = supply.gpus.into_iter().map(|gpu| gpu.name.to_string()).collect();
         Reply::Detail(Box::new(Detail { schema: SCHEMA, model: report, bill, gpus, advice: lines }))
     }
 

@@ -10,6 +10,8 @@ mod advice;
 mod plan;
 mod supply;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 pub use advice::advice;
@@ -47,18 +49,18 @@ pub struct Judgement {
     /// at all where it is too large).
     pub spare: i64,
     /// The pool that binds: the name of a GPU, or `RAM`.
-    pub binding: String,
+    pub binding: Arc<str>,
     /// What is needed and what can be had, pool by pool.
     pub pools: Vec<PoolNeed>,
     /// What the verdict leaves open, in words: a GPU whose memory is unknown.
-    pub caveat: Option<String>,
+    pub caveat: Option<Arc<str>>,
 }
 
 /// One pool's side of a judgement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolNeed {
     /// The name of a GPU, or `RAM`.
-    pub name: String,
+    pub name: Arc<str>,
     /// What the model needs of it.
     pub need: Bytes,
     /// What can be had of it, margins taken off.

@@ -1,10 +1,9 @@
 //! Plans, and judging one against a supply.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use super::{Judgement, PoolNeed, Supply, Verdict};
-use crate::memory::{Bill, Devices, EngineProfile, GpuLayers, Pool, Projector, Settings, Structure, bill};
+use super::{GpuSupply, Judgement, PoolNeed, Supply, Verdict};
+use crate::memory::{Backend, Bill, Devices, EngineProfile, GpuLayers, Pool, Projector, Settings, Structure, bill};
 use crate::units::Bytes;
 
 /// What a model needs under its settings, placement by placement. Bills are drawn up when first
@@ -15,7 +14,7 @@ pub struct Plan {
     projector: Option<Arc<Projector>>,
     settings: Settings,
     profile: Arc<EngineProfile>,
-    kept: Vec<(Devices, BTreeMap<Offload, Needs>)>,
+    kept: Vec<Kept>,
 }
 
 /// A placement: layers on GPUs and blocks whose experts stay in RAM.
@@ -32,8 +31,19 @@ struct Needs {
     host: Bytes,
 }
 
+/// Needs on one list of devices.
+#[derive(Clone, Debug)]
+struct Kept {
+    backend: Backend,
+    shares: Vec<Bytes>,
+    needs: Vec<(Offload, Needs)>,
+}
+
 /// How many device lists a plan keeps needs for: now, at the machine's best, without GPU.
 const KEPT_DEVICES: usize = 3;
+/// How many placements it keeps needs for on each: more than a search asks for, and a bound on
+/// what a day of changing memory adds up to over a thousand models.
+const KEPT_NEEDS: usize = 12;
 
 /// Contexts are looked for in steps of this many tokens: llama.cpp rounds the cache up to it.
 const CONTEXT_STEP: u32 = 256;
@@ -103,55 +113,99 @@ impl Plan {
         self.structure.blocks.saturating_add(1)
     }
 
-    /// Returns what a placement needs.
-    fn needs(&mut self, devices: &Devices, offload: Offload) -> &Needs {
-        let known = self.kept.iter().position(|(kept, _)| kept == devices);
-        let index = known.unwrap_or_else(|| {
-            if self.kept.len() == KEPT_DEVICES {
-                self.kept.remove(0);
+    /// Returns what a placement needs on these GPUs; on none where there is no supply.
+    fn needs(&mut self, supply: Option<&Supply>, offload: Offload) -> &Needs {
+        let index = match self.kept.iter().position(|kept| kept.is_for(supply)) {
+            Some(index) => index,
+            None => {
+                // The ones used last stay: what a machine has at its best never changes.
+                if self.kept.len() == KEPT_DEVICES {
+                    self.kept.remove(0);
+                }
+                self.kept.push(Kept::new(supply));
+                self.kept.len() - 1
             }
-            self.kept.push((devices.clone(), BTreeMap::new()));
-            self.kept.len() - 1
+        };
+        self.kept[index..].rotate_left(1);
+        let last = self.kept.len() - 1;
+        let at = self.kept[last].needs.iter().position(|(kept, _)| *kept == offload).unwrap_or_else(|| {
+            let bill = self.bill(&devices(supply), offload.gpu_layers, offload.cpu_moe);
+            self.kept[last].keep(offload, Needs::of(&bill, supply.map_or(0, |supply| supply.gpus.len())))
         });
-        if !self.kept[index].1.contains_key(&offload) {
-            let bill = self.bill(devices, offload.gpu_layers, offload.cpu_moe);
-            let gpus = (0..devices.gpus.len())
-                .map(|gpu| bill.pool(Pool::Gpu(u16::try_from(gpu).unwrap_or(u16::MAX))))
-                .collect();
-            self.kept[index].1.insert(offload, Needs { gpus, host: bill.pool(Pool::Host) });
-        }
-        &self.kept[index].1[&offload]
+        &self.kept[last].needs[at].1
     }
 }
 
+impl Kept {
+    fn new(supply: Option<&Supply>) -> Kept {
+        let backend = supply.map_or(Backend::None, |supply| supply.backend);
+        Kept { backend, shares: supply.into_iter().flat_map(Supply::shares).collect(), needs: Vec::new() }
+    }
+
+    fn is_for(&self, supply: Option<&Supply>) -> bool {
+        match supply {
+            Some(supply) => self.backend == supply.backend && supply.shares().eq(self.shares.iter().copied()),
+            None => self.backend == Backend::None,
+        }
+    }
+
+    /// Keeps needs, in place of the oldest where there are many, and returns where they are.
+    fn keep(&mut self, offload: Offload, needs: Needs) -> usize {
+        if self.needs.len() == KEPT_NEEDS {
+            self.needs.remove(0);
+        }
+        self.needs.push((offload, needs));
+        self.needs.len() - 1
+    }
+}
+
+fn devices(supply: Option<&Supply>) -> Devices {
+    supply.map_or_else(Devices::none, Supply::devices)
+}
+
 impl Needs {
+    /// Takes the needs from a bill for so many GPUs.
+    fn of(bill: &Bill, gpus: usize) -> Needs {
+        let gpu = |gpu| bill.pool(Pool::Gpu(u16::try_from(gpu).unwrap_or(u16::MAX)));
+        Needs { gpus: (0..gpus).map(gpu).collect(), host: bill.pool(Pool::Host) }
+    }
+
+    /// Returns by how many bytes the GPU that lacks the most is exceeded; not above zero where
+    /// every GPU holds its part.
+    fn excess_on_gpus(&self, supply: &Supply) -> i64 {
+        let excess = |(need, gpu): (&Bytes, &GpuSupply)| need.signed_difference(gpu.available);
+        self.gpus.iter().zip(&supply.gpus).map(excess).max().unwrap_or(0)
+    }
+
     /// Returns whether every GPU holds its part: device by device, never in sum.
     fn fits_gpus(&self, supply: &Supply) -> bool {
         self.gpus.iter().zip(&supply.gpus).all(|(need, gpu)| *need <= gpu.available)
     }
 
     /// Returns the GPU with the least to spare and how much that is.
-    fn tightest_gpu(&self, supply: &Supply) -> Option<(String, i64)> {
-        let spare =
-            |(need, gpu): (&Bytes, &super::GpuSupply)| (gpu.name.clone(), gpu.available.signed_difference(*need));
+    fn tightest_gpu(&self, supply: &Supply) -> Option<(Arc<str>, i64)> {
+        let spare = |(need, gpu): (&Bytes, &GpuSupply)| (gpu.name.clone(), gpu.available.signed_difference(*need));
         self.gpus.iter().zip(&supply.gpus).map(spare).min_by_key(|(_, spare)| *spare)
     }
 
     /// Returns needs and supply pool by pool.
     fn pools(&self, supply: &Supply, ram: Bytes) -> Vec<PoolNeed> {
-        let gpu = |(need, gpu): (&Bytes, &super::GpuSupply)| PoolNeed {
+        let gpu = |(need, gpu): (&Bytes, &GpuSupply)| PoolNeed {
             name: gpu.name.clone(),
             need: *need,
             available: gpu.available,
         };
         let mut pools: Vec<PoolNeed> = self.gpus.iter().zip(&supply.gpus).map(gpu).collect();
-        pools.push(PoolNeed { name: RAM.into(), need: self.host, available: ram });
+        pools.push(PoolNeed { name: ram_name(), need: self.host, available: ram });
         pools
     }
 }
 
-/// The name of main memory among pools.
-const RAM: &str = "RAM";
+/// Returns the name of main memory among pools; shared, for it is part of every judgement.
+fn ram_name() -> Arc<str> {
+    static RAM: LazyLock<Arc<str>> = LazyLock::new(|| "RAM".into());
+    Arc::clone(&RAM)
+}
 
 /// Judges a plan against a supply.
 pub fn judge(plan: &mut Plan, supply: &Supply) -> Judgement {
@@ -164,23 +218,22 @@ pub fn judge(plan: &mut Plan, supply: &Supply) -> Judgement {
     if supply.gpus.is_empty() || asked == 0 {
         return judge_on_cpu(plan, supply, ram);
     }
-    let devices = supply.devices();
     let whole = Offload { gpu_layers: asked, cpu_moe: plan.settings.cpu_moe };
-    let needs = plan.needs(&devices, whole).clone();
+    let needs = plan.needs(Some(supply), whole).clone();
     if needs.fits_gpus(supply) && needs.host <= ram {
         return judge_as_asked(plan, supply, ram, whole, &needs);
     }
-    match best_part(plan, supply, ram, &devices, whole) {
+    match best_part(plan, supply, ram, whole, &needs) {
         Some((offload, part)) if part.host <= ram => {
             let (binding, spare) = if needs.fits_gpus(supply) {
-                (RAM.to_owned(), ram.signed_difference(needs.host))
+                (ram_name(), ram.signed_difference(needs.host))
             } else {
-                needs.tightest_gpu(supply).unwrap_or((RAM.to_owned(), 0))
+                needs.tightest_gpu(supply).unwrap_or((ram_name(), 0))
             };
             verdict(plan, Verdict::PartialGpu, offload, (binding, spare), part.pools(supply, ram), supply)
         }
         Some((offload, part)) => {
-            let short = (RAM.to_owned(), ram.signed_difference(part.host));
+            let short = (ram_name(), ram.signed_difference(part.host));
             verdict(plan, Verdict::TooLarge, offload, short, part.pools(supply, ram), supply)
         }
         None => judge_on_cpu(plan, supply, ram),
@@ -193,27 +246,22 @@ fn judge_as_asked(plan: &Plan, supply: &Supply, ram: Bytes, offload: Offload, ne
     let host_spare = ram.signed_difference(needs.host);
     // What lies wholly on GPUs is bound by them, however little RAM there is beside what it needs.
     let tightest = needs.tightest_gpu(supply).filter(|(_, spare)| is_whole || *spare <= host_spare);
-    let tightest = tightest.unwrap_or((RAM.to_owned(), host_spare));
+    let tightest = tightest.unwrap_or((ram_name(), host_spare));
     let word = if is_whole { Verdict::FullGpu } else { Verdict::PartialGpu };
     verdict(plan, word, offload, tightest, needs.pools(supply, ram), supply)
 }
 
 /// Returns the best placement that the GPUs hold: every layer with as few experts in RAM as need
 /// be, or else as many layers as fit.
-fn best_part(
-    plan: &mut Plan,
-    supply: &Supply,
-    ram: Bytes,
-    devices: &Devices,
-    whole: Offload,
-) -> Option<(Offload, Needs)> {
+fn best_part(plan: &mut Plan, supply: &Supply, ram: Bytes, whole: Offload, needs: &Needs) -> Option<(Offload, Needs)> {
+    let excess = needs.excess_on_gpus(supply);
     if plan.structure.has_experts() && whole.cpu_moe < plan.structure.blocks {
         let experts = |cpu_moe| Offload { cpu_moe, ..whole };
-        let fewest = first_that(whole.cpu_moe + 1, plan.structure.blocks, |cpu_moe| {
-            plan.needs(devices, experts(cpu_moe)).fits_gpus(supply)
+        let fewest = first_without_excess(excess, whole.cpu_moe + 1, plan.structure.blocks, |cpu_moe| {
+            plan.needs(Some(supply), experts(cpu_moe)).excess_on_gpus(supply)
         });
         if let Some(cpu_moe) = fewest {
-            let needs = plan.needs(devices, experts(cpu_moe)).clone();
+            let needs = plan.needs(Some(supply), experts(cpu_moe)).clone();
             if needs.host <= ram {
                 return Some((experts(cpu_moe), needs));
             }
@@ -221,42 +269,64 @@ fn best_part(
     }
     // Counting the layers left behind turns "as many as fit" into "the first that fits".
     let behind = |left: u32| Offload { gpu_layers: whole.gpu_layers - left, ..whole };
-    let fewest = first_that(1, whole.gpu_layers - 1, |left| plan.needs(devices, behind(left)).fits_gpus(supply))?;
-    let needs = plan.needs(devices, behind(fewest)).clone();
+    let fewest = first_without_excess(excess, 1, whole.gpu_layers - 1, |left| {
+        plan.needs(Some(supply), behind(left)).excess_on_gpus(supply)
+    })?;
+    let needs = plan.needs(Some(supply), behind(fewest)).clone();
     Some((behind(fewest), needs))
 }
 
-/// Returns the first number in `from..=to` for which `holds`, which stays true once it is.
-fn first_that(from: u32, to: u32, mut holds: impl FnMut(u32) -> bool) -> Option<u32> {
-    if from > to || !holds(to) {
+/// Returns the first number in `from..=to` where nothing is exceeded; from there on nothing is.
+/// `before` is by how much it is exceeded just below `from`.
+///
+/// What is exceeded falls nearly in a straight line, so that three looks usually do; every third
+/// one halves the range, whatever the line.
+fn first_without_excess(before: i64, from: u32, to: u32, mut excess: impl FnMut(u32) -> i64) -> Option<u32> {
+    if from > to {
         return None;
     }
-    let (mut low, mut high) = (from, to);
-    while low < high {
+    // Exceeded at `low`, which is counted from one below `from`, and not at `high`.
+    let (mut low, mut high) = (0, to - from + 1);
+    let (mut above, mut below) = (before.max(1), excess(to));
+    if below > 0 {
+        return None;
+    }
+    let mut looks = 0_u32;
+    while high - low > 1 {
+        looks += 1;
         let middle = low + (high - low) / 2;
-        if holds(middle) {
-            high = middle;
-        } else {
-            low = middle + 1;
+        let look = if looks.is_multiple_of(3) { middle } else { crossing((low, above), (high, below)) };
+        match excess(from + look - 1) {
+            left if left > 0 => (low, above) = (look, left),
+            left => (high, below) = (look, left),
         }
     }
-    Some(high)
+    Some(from + high - 1)
+}
+
+/// Returns where a straight line from above zero to below comes to zero, rounded up, strictly
+/// between its ends.
+fn crossing((low, above): (u32, i64), (high, below): (u32, i64)) -> u32 {
+    let (above, below) = (i128::from(above), i128::from(below));
+    let steps = (i128::from(high - low) * above + (above - below) - 1) / (above - below);
+    let look = i128::from(low) + steps;
+    u32::try_from(look).unwrap_or(high).clamp(low + 1, high - 1)
 }
 
 /// Judges a plan without any GPU.
 fn judge_on_cpu(plan: &mut Plan, supply: &Supply, ram: Bytes) -> Judgement {
     let offload = Offload { gpu_layers: 0, cpu_moe: 0 };
-    let needs = plan.needs(&Devices::none(), offload).clone();
+    let needs = plan.needs(None, offload).clone();
     let word = if needs.host <= ram { Verdict::CpuOnly } else { Verdict::TooLarge };
-    let binding = (RAM.to_owned(), ram.signed_difference(needs.host));
+    let binding = (ram_name(), ram.signed_difference(needs.host));
     verdict(plan, word, offload, binding, needs.pools(supply, ram), supply)
 }
 
 /// Returns the judgement where not even RAM is known.
 fn unknown(plan: &Plan, supply: &Supply) -> Judgement {
     let offload = Offload { gpu_layers: 0, cpu_moe: 0 };
-    let mut judgement = verdict(plan, Verdict::Unknown, offload, (RAM.to_owned(), 0), Vec::new(), supply);
-    judgement.caveat.get_or_insert_with(|| "this machine's memory was not read yet".to_owned());
+    let mut judgement = verdict(plan, Verdict::Unknown, offload, (ram_name(), 0), Vec::new(), supply);
+    judgement.caveat.get_or_insert_with(|| "this machine's memory was not read yet".into());
     judgement
 }
 
@@ -265,7 +335,7 @@ fn verdict(
     plan: &Plan,
     verdict: Verdict,
     offload: Offload,
-    (binding, spare): (String, i64),
+    (binding, spare): (Arc<str>, i64),
     pools: Vec<PoolNeed>,
     supply: &Supply,
 ) -> Judgement {
@@ -285,19 +355,21 @@ fn verdict(
 /// more than the model was trained for; `None` where not even the smallest fits.
 pub fn largest_context(plan: &Plan, supply: &Supply) -> Option<u32> {
     let ram = supply.ram?;
-    let devices = supply.devices();
     let layers = if supply.gpus.is_empty() { 0 } else { plan.layers() };
-    let fits = |context: u32| {
+    let gpus = (!supply.gpus.is_empty()).then_some(supply);
+    let excess = |context: u32| {
         let mut plan = plan.with(Settings { context, ..plan.settings.clone() });
-        let needs = plan.needs(&devices, Offload { gpu_layers: layers, cpu_moe: 0 });
-        needs.fits_gpus(supply) && needs.host <= ram
+        let needs = plan.needs(gpus, Offload { gpu_layers: layers, cpu_moe: 0 });
+        needs.excess_on_gpus(supply).max(needs.host.signed_difference(ram))
     };
     let trained = plan.structure.context_train.max(1);
-    if fits(trained) {
+    let at_most = excess(trained);
+    if at_most <= 0 {
         return Some(trained);
     }
     let steps = trained / CONTEXT_STEP;
     // Counting the steps given up turns "the largest" into "the first that fits".
-    let given_up = first_that(0, steps.checked_sub(1)?, |given_up| fits((steps - given_up) * CONTEXT_STEP))?;
+    let given_up =
+        first_without_excess(at_most, 0, steps.checked_sub(1)?, |given_up| excess((steps - given_up) * CONTEXT_STEP))?;
     Some((steps - given_up) * CONTEXT_STEP)
 }

@@ -1,5 +1,7 @@
 //! What can be had: a picture of the machine, margins taken off.
 
+use std::sync::Arc;
+
 use crate::config::FitConfig;
 use crate::machine::{DeviceMemory, Picture, Reading, Vendor};
 use crate::memory::{Backend, Devices, Gpu};
@@ -24,14 +26,14 @@ pub struct Supply {
     /// RAM, or nothing where it is not known.
     pub ram: Option<Bytes>,
     /// What a verdict on this supply leaves open.
-    pub caveat: Option<String>,
+    pub caveat: Option<Arc<str>>,
 }
 
 /// One GPU's supply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GpuSupply {
-    /// The GPU's name.
-    pub name: String,
+    /// The GPU's name; shared, for it is part of every judgement.
+    pub name: Arc<str>,
     /// What can be had of it, the margin taken off.
     pub available: Bytes,
 }
@@ -52,7 +54,7 @@ impl Supply {
             let name = if twins == 0 { device.name.clone() } else { format!("{} ({})", device.name, twins + 1) };
             match &device.memory {
                 Reading::Fresh { value } | Reading::Stale { value, .. } => {
-                    gpus.push(GpuSupply { available: gpu_supply(*value, config, sense), name });
+                    gpus.push(GpuSupply { available: gpu_supply(*value, config, sense), name: name.into() });
                 }
                 Reading::Pending => caveats.push(format!("GPU memory unknown: {name} was not read yet")),
                 Reading::Unavailable { reason } => caveats.push(format!("GPU memory unknown: {name}, {reason}")),
@@ -78,19 +80,23 @@ impl Supply {
             Some(Vendor::Apple) => Backend::Metal,
             Some(Vendor::Intel | Vendor::Other) | None => Backend::Vulkan,
         };
-        let caveat = (!caveats.is_empty()).then(|| caveats.join("; "));
+        let caveat = (!caveats.is_empty()).then(|| caveats.join("; ").into());
         Supply { backend, gpus, ram, caveat }
     }
 
     /// Returns the devices a bill is drawn up for. A single GPU takes every layer whatever its
     /// memory, so its memory is left out of the value: a plan then outlives changes of it.
     pub fn devices(&self) -> Devices {
-        let share = |gpu: &GpuSupply| match self.gpus.len() {
+        let gpus = self.gpus.iter().zip(self.shares()).map(|(gpu, memory)| Gpu { name: gpu.name.to_string(), memory });
+        Devices { backend: self.backend, gpus: gpus.collect() }
+    }
+
+    /// Returns the memory by whose share layers are spread, GPU by GPU.
+    pub(super) fn shares(&self) -> impl Iterator<Item = Bytes> {
+        self.gpus.iter().map(|gpu| match self.gpus.len() {
             1 => Bytes(SHARE_STEP),
             _ => Bytes((gpu.available.0 / SHARE_STEP).max(1).saturating_mul(SHARE_STEP)),
-        };
-        let gpus = self.gpus.iter().map(|gpu| Gpu { name: gpu.name.clone(), memory: share(gpu) }).collect();
-        Devices { backend: self.backend, gpus }
+        })
     }
 }
 

@@ -17,7 +17,7 @@ fn a_small_model_on_a_large_gpu_fits_fully() {
     assert_eq!((judgement.gpu_layers, judgement.layers), (33, 33));
     assert!(judgement.spare > 0, "{judgement:?}");
     let judgement = judge(&mut plan(dense(2)), &supply(&[24 * GB], 4 * GB));
-    assert_eq!(judgement.binding, "RTX 4090", "even where less RAM is to spare: {judgement:?}");
+    assert_eq!(&*judgement.binding, "RTX 4090", "even where less RAM is to spare: {judgement:?}");
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn without_a_gpu_ram_decides() {
     assert_eq!(judge(&mut plan(dense(32)), &supply(&[], 16 * GB)).verdict, Verdict::CpuOnly);
     let judgement = judge(&mut plan(dense(32)), &supply(&[], 2 * GB));
     assert_eq!(judgement.verdict, Verdict::TooLarge);
-    assert!(judgement.spare < 0 && judgement.binding == "RAM", "{judgement:?}");
+    assert!(judgement.spare < 0 && &*judgement.binding == "RAM", "{judgement:?}");
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn a_judgement_and_its_bill_agree() {
         let judgement = judge(&mut plan, &supply);
         let bill: Bill = plan.judged_bill(&supply, &judgement);
         let host = judgement.pools.last().unwrap();
-        assert_eq!((host.name.as_str(), host.need), ("RAM", bill.pool(Pool::Host)), "{judgement:?}");
+        assert_eq!((&*host.name, host.need), ("RAM", bill.pool(Pool::Host)), "{judgement:?}");
         assert_eq!(bill.placement.gpu_layers, judgement.gpu_layers);
         assert!(bill.part(Part::Weights) > Bytes::ZERO);
     }

@@ -5,7 +5,7 @@
 //! blocking threads.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -51,6 +51,9 @@ pub enum RunError {
 /// Threads for what blocks: two walk or read headers, one samples, one is spare.
 const BLOCKING_THREADS: usize = 4;
 
+/// Longer than the usual pace of samples, so that one thread stays for them and none wakes up to end.
+const THREAD_KEPT: Duration = Duration::from_secs(45);
+
 /// At the end, how long to wait for a walk or a probe that hangs on a dead disk or driver.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -75,7 +78,7 @@ pub fn run(places: Places, options: Options) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
-        .thread_keep_alive(Duration::from_secs(2))
+        .thread_keep_alive(THREAD_KEPT)
         .build()?;
     run_with_ui(runtime, inbox, Start { events, places, instance, logs }, options);
     Ok(())
@@ -187,6 +190,7 @@ struct Host<S> {
     watcher: Watcher,
     notifier: Notifier,
     probes: Arc<Mutex<Probes>>,
+    nvml_library: Option<PathBuf>,
     logs: Logs,
     answers: BTreeMap<RequestId, oneshot::Sender<Reply>>,
     last_request: u64,
@@ -204,6 +208,7 @@ impl<S: Fn(Box<Tray>)> Host<S> {
             watcher: Watcher::new(events.clone()),
             notifier: Notifier::spawn(events.clone()),
             probes: Arc::new(Mutex::new(Probes::new(None, Roots::default()))),
+            nvml_library: None,
             lm_studio: Arc::new(Mutex::new(lmstudio::Follower::new(places::user_home().unwrap_or_default(), {
                 let events = events.clone();
                 move || events.post(Event::LmStudioChanged)
@@ -224,7 +229,11 @@ impl<S: Fn(Box<Tray>)> Host<S> {
     fn look_at(&mut self, event: &Event) {
         if let Event::ConfigRead { config, .. } = event {
             self.logs.set_level(&config.log.level);
-            *lock(&self.probes) = Probes::new(config.machine.nvml_library.clone(), Roots::default());
+            if self.nvml_library != config.machine.nvml_library {
+                self.nvml_library.clone_from(&config.machine.nvml_library);
+                // New ones beside the old: a sample under way may take its time with those.
+                self.probes = Arc::new(Mutex::new(Probes::new(self.nvml_library.clone(), Roots::default())));
+            }
         }
     }
 
@@ -253,6 +262,7 @@ impl<S: Fn(Box<Tray>)> Host<S> {
                 spawn_blocking(move || events.deliver_blocking(Event::HeaderRead(Box::new(headers::read(&files)))));
             }
             Effect::Sample => {
+                self.watcher.is_awake();
                 let probes = Arc::clone(&self.probes);
                 spawn_blocking(move || events.deliver_blocking(Event::Sampled(lock(&probes).sample())));
             }

@@ -5,7 +5,7 @@
 //! folder is watched before it is looked into. Folders that cannot be watched (network folders,
 //! too few watches) are called dirty once a minute instead. A root that is not there is waited for
 //! at its nearest folder above. Once a minute every root is compared with what is watched; between
-//! that and events the thread sleeps.
+//! that and events the thread sleeps, and it checks along with something else where it can.
 
 mod gather;
 mod network;
@@ -31,7 +31,7 @@ const PART: &str = "watcher";
 /// What can be set apart for a test.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How often roots are compared with what is watched, and polled roots called dirty.
+    /// How often, to a quarter, roots are compared with what is watched, and polled roots called dirty.
     pub check_every: Duration,
     /// For how long events are gathered before they are handed over together.
     pub gather_for: Duration,
@@ -61,6 +61,7 @@ pub struct Watcher {
 enum Message {
     Roots(Vec<Root>),
     Found(Found),
+    Awake,
     Stop,
 }
 
@@ -98,6 +99,14 @@ impl Watcher {
     /// Watches exactly these folders. Returns at once; what comes of it is an event.
     pub fn watch(&mut self, roots: Vec<Root>) {
         let _ = self.messages.send(Message::Roots(roots));
+    }
+}
+
+impl Watcher {
+    /// Says that the process is awake for something else: a check that is nearly due is done now,
+    /// so that the two wake the machine once.
+    pub fn is_awake(&self) {
+        let _ = self.messages.send(Message::Awake);
     }
 }
 
@@ -157,12 +166,13 @@ const RETRY_AFTER: u32 = 10;
 
 impl Worker {
     fn run(mut self) {
-        let mut next_check = Instant::now() + self.options.check_every;
+        let (early, late) = (self.options.check_every * 3 / 4, self.options.check_every * 5 / 4);
+        let mut checked = Instant::now();
         loop {
             let message = if self.roots.is_empty() {
                 self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else {
-                self.inbox.recv_timeout(next_check.saturating_duration_since(Instant::now()))
+                self.inbox.recv_timeout(late.saturating_sub(checked.elapsed()))
             };
             let mut stashed = match message {
                 Ok(Message::Found(found)) => self.take_found(found),
@@ -170,19 +180,21 @@ impl Worker {
                 Err(RecvTimeoutError::Timeout) => Vec::new(),
                 Err(RecvTimeoutError::Disconnected) => return,
             };
+            let mut due = late;
             for message in stashed.drain(..) {
                 match message {
                     Message::Roots(roots) => {
                         self.set_roots(roots);
-                        next_check = Instant::now() + self.options.check_every;
+                        checked = Instant::now();
                     }
+                    Message::Awake => due = early,
                     Message::Stop => return,
                     Message::Found(_) => {}
                 }
             }
-            if Instant::now() >= next_check {
+            if checked.elapsed() >= due {
                 self.check_all();
-                next_check = Instant::now() + self.options.check_every;
+                checked = Instant::now();
             }
         }
     }

@@ -147,9 +147,9 @@ fn name_apart(entries: &mut [(Row, Model)]) {
     }
 }
 
-/// Who stands for a unit that can be reached by several paths.
+/// Who stands for a unit that can be reached by several paths: its claims, sorted.
 #[derive(Debug, Default)]
-pub(super) struct Claims(BTreeMap<FileIdentity, BTreeSet<Claim>>);
+pub(super) struct Claims(BTreeMap<FileIdentity, Vec<Claim>>);
 
 /// One path to a unit; the least claim is the one that counts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -166,16 +166,19 @@ pub(super) struct Claim {
 impl Claims {
     /// Adds a claim and returns the folders of the others, one of which may have lost.
     pub(super) fn add(&mut self, identity: FileIdentity, claim: Claim) -> Vec<Place> {
-        let claims = self.0.entry(identity).or_default();
+        // Nearly every unit has one claim: room for just that one.
+        let claims = self.0.entry(identity).or_insert_with(|| Vec::with_capacity(1));
         let others = claims.iter().map(|other| other.folder.clone()).collect();
-        claims.insert(claim);
+        if let Err(at) = claims.binary_search(&claim) {
+            claims.insert(at, claim);
+        }
         others
     }
 
     /// Withdraws a claim and returns the folders of the others, one of which may have won.
     pub(super) fn remove(&mut self, identity: FileIdentity, claim: &Claim) -> Vec<Place> {
         let Some(claims) = self.0.get_mut(&identity) else { return Vec::new() };
-        claims.remove(claim);
+        claims.retain(|other| other != claim);
         let others = claims.iter().map(|other| other.folder.clone()).collect();
         if claims.is_empty() {
             self.0.remove(&identity);
@@ -185,7 +188,7 @@ impl Claims {
 
     /// Returns whether a claim is the one that counts.
     pub(super) fn is_first(&self, identity: FileIdentity, claim: &Claim) -> bool {
-        self.0.get(&identity).and_then(BTreeSet::first) == Some(claim)
+        self.0.get(&identity).and_then(|claims| claims.first()) == Some(claim)
     }
 }
 

@@ -33,10 +33,14 @@ impl Seen {
     }
 }
 
+/// The files of a folder by path.
+pub(super) type Files = BTreeMap<PathBuf, Box<Seen>>;
+
 /// One folder with files that concern the library.
 #[derive(Debug, Default)]
 pub(super) struct Folder {
-    pub(super) files: BTreeMap<PathBuf, Seen>,
+    /// Boxed: most folders hold one file, and a map has room for eleven.
+    pub(super) files: Files,
     pub(super) units: Vec<Unit>,
 }
 
@@ -94,6 +98,7 @@ impl Folder {
         self.units = gguf_units(folder, &self.files);
         self.units.extend(mlx_unit(folder, &self.files));
         self.units.sort_by(|one, other| one.key.cmp(&other.key));
+        self.units.shrink_to_fit();
     }
 
     /// Returns when the first unsettled file took its present stamp.
@@ -108,7 +113,7 @@ struct Piece<'a> {
     is_partial: bool,
 }
 
-fn gguf_units(folder: &Path, files: &BTreeMap<PathBuf, Seen>) -> Vec<Unit> {
+fn gguf_units(folder: &Path, files: &Files) -> Vec<Unit> {
     let mut single: BTreeMap<String, Vec<Piece>> = BTreeMap::new();
     let mut sharded: BTreeMap<(String, u32), BTreeMap<u32, Vec<Piece>>> = BTreeMap::new();
     for (path, seen) in files {
@@ -204,9 +209,10 @@ fn unit(key: PathBuf, name: String, pieces: &[Piece], missing: Missing) -> Optio
 }
 
 /// An MLX model is its folder: a `config.json` and at least one file of weights.
-fn mlx_unit(folder: &Path, files: &BTreeMap<PathBuf, Seen>) -> Option<Unit> {
+fn mlx_unit(folder: &Path, files: &Files) -> Option<Unit> {
     files.values().find(|seen| seen.role == FileRole::MlxConfig)?;
-    let weights: Vec<&Seen> = files.values().filter(|seen| seen.role == FileRole::Safetensors).collect();
+    let weights: Vec<&Seen> =
+        files.values().map(Box::as_ref).filter(|seen| seen.role == FileRole::Safetensors).collect();
     let first = weights.first()?;
     let is_partial = |seen: &Seen| matches!(&seen.role, FileRole::Partial { finished, .. } if !is_gguf(finished));
     Some(Unit {
@@ -215,7 +221,7 @@ fn mlx_unit(folder: &Path, files: &BTreeMap<PathBuf, Seen>) -> Option<Unit> {
         name: shown(folder.file_name().unwrap_or(folder.as_os_str())),
         files: weights.iter().map(|seen| seen.model_file()).collect(),
         missing: Missing::default(),
-        is_arriving: weights.iter().any(|seen| !seen.is_settled) || files.values().any(is_partial),
+        is_arriving: weights.iter().any(|seen| !seen.is_settled) || files.values().any(|seen| is_partial(seen)),
         steady_since: weights.iter().map(|seen| seen.steady_since).max().unwrap_or_default(),
         identity: first.found.identity,
         is_link: weights.iter().any(|seen| seen.is_link()),

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use super::catalogue::{Catalogue, Claim, Claims, Place, Rank, Row};
 use super::draw;
-use super::folder::{Folder, Seen, Unit};
+use super::folder::{Files, Folder, Seen, Unit};
 use super::headers::{HeaderOutcome, HeaderRead, Headers, Remembered};
 use super::schedule::Schedule;
 use super::{FileIdentity, FileRole, FoundFile, Listing, Model, ModelFile, ModelId, Root, RootState};
@@ -31,7 +31,7 @@ pub struct Library {
     catalogue: Catalogue,
     claims: Claims,
     /// The paths of each file that has any, to notice a change through another path.
-    twins: BTreeMap<FileIdentity, BTreeSet<Place>>,
+    twins: BTreeMap<FileIdentity, Vec<Place>>,
     /// Folders to draw anew at a moment: a cut file that no longer counts as downloading.
     expiries: BTreeSet<(Moment, usize, PathBuf)>,
     revision: u64,
@@ -301,7 +301,7 @@ impl Library {
             let role = found.path.file_name().map_or(FileRole::Foreign, FileRole::of);
             if !role.is_foreign() {
                 let seen = self.see(found, role, &old, is_first_walk, now);
-                folder.files.insert(seen.found.path.clone(), seen);
+                folder.files.insert(seen.found.path.clone(), Box::new(seen));
             }
         }
         if folder.files != old {
@@ -320,14 +320,7 @@ impl Library {
     }
 
     /// Compares a file with what was seen of it before.
-    fn see(
-        &self,
-        found: FoundFile,
-        role: FileRole,
-        old: &BTreeMap<PathBuf, Seen>,
-        is_first_walk: bool,
-        now: Moment,
-    ) -> Seen {
+    fn see(&self, found: FoundFile, role: FileRole, old: &Files, is_first_walk: bool, now: Moment) -> Seen {
         let mut seen = Seen { role, steady_since: now, is_settled: false, found };
         match old.get(&seen.found.path).filter(|before| before.stamp() == seen.stamp()) {
             Some(before) => {
@@ -344,7 +337,7 @@ impl Library {
     }
 
     /// A file that was renamed or linked has settled under its other name.
-    fn has_settled_twin(&self, seen: &Seen, old: &BTreeMap<PathBuf, Seen>) -> bool {
+    fn has_settled_twin(&self, seen: &Seen, old: &Files) -> bool {
         let twins = self.twins.get(&seen.found.identity).into_iter().flatten();
         let mut twins = twins.filter_map(|(place, path)| match self.roots[*place].folders.get(path.parent()?) {
             Some(folder) => folder.files.get(path),
@@ -354,13 +347,7 @@ impl Library {
     }
 
     /// A file that vanished or changed has done so under its other names too, of which nothing is heard.
-    fn follow_twins(
-        &mut self,
-        place: usize,
-        old: &BTreeMap<PathBuf, Seen>,
-        new: &BTreeMap<PathBuf, Seen>,
-        now: Moment,
-    ) {
+    fn follow_twins(&mut self, place: usize, old: &Files, new: &Files, now: Moment) {
         for (path, before) in old {
             let after = new.get(path);
             if after
@@ -370,7 +357,7 @@ impl Library {
             }
             let Some(twins) = self.twins.get_mut(&before.found.identity) else { continue };
             if after.is_none_or(|after| after.found.identity != before.found.identity) {
-                twins.remove(&(place, path.clone()));
+                twins.retain(|(other, twin)| (*other, twin) != (place, path));
             }
             for (other, twin) in twins.iter().filter(|(_, twin)| twin != path) {
                 if let Some(folder) = twin.parent() {
@@ -383,7 +370,7 @@ impl Library {
         }
         for (path, after) in new {
             if old.get(path).is_none_or(|before| before.found.identity != after.found.identity) {
-                self.twins.entry(after.found.identity).or_default().insert((place, path.clone()));
+                add_twin(&mut self.twins, after.found.identity, (place, path.clone()));
             }
         }
     }
@@ -435,7 +422,7 @@ impl Library {
                     self.claims.add(unit.identity, held.claim(path, unit));
                 }
                 for seen in folder.files.values() {
-                    self.twins.entry(seen.found.identity).or_default().insert((place, seen.found.path.clone()));
+                    add_twin(&mut self.twins, seen.found.identity, (place, seen.found.path.clone()));
                 }
                 touched.insert((place, path.clone()));
             }
@@ -494,6 +481,14 @@ impl Library {
         if !touched.is_empty() {
             self.redraw(&touched, now);
         }
+    }
+}
+
+/// Adds a path of a file; nearly every file has one.
+fn add_twin(twins: &mut BTreeMap<FileIdentity, Vec<Place>>, identity: FileIdentity, twin: Place) {
+    let paths = twins.entry(identity).or_insert_with(|| Vec::with_capacity(1));
+    if let Err(at) = paths.binary_search(&twin) {
+        paths.insert(at, twin);
     }
 }
 

@@ -4,6 +4,7 @@
 //! report, so a back-end can skip one equal to the last.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -73,7 +74,7 @@ pub struct ModelReport {
     #[serde(serialize_with = "lossy_option")]
     pub projector: Option<PathBuf>,
     /// The settings it is judged with.
-    pub settings: Option<SettingsFor>,
+    pub settings: Option<Arc<SettingsFor>>,
     /// The verdict.
     pub fit: Option<Fit>,
     /// Oddities worth a word.

@@ -51,7 +51,7 @@ fn plan(name: &str) -> Plan {
 }
 
 fn supply(gpus: u64, free: u64) -> Supply {
-    let gpu = |number| GpuSupply { name: format!("CUDA{number}"), available: Bytes(free) };
+    let gpu = |number| GpuSupply { name: format!("CUDA{number}").into(), available: Bytes(free) };
     Supply { backend: Backend::Cuda, gpus: (0..gpus).map(gpu).collect(), ram: Some(Bytes(64 * GB)), caveat: None }
 }
 

@@ -10,6 +10,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use fitwatch::engine::{Reply, Request};
+use fitwatch::fit::Verdict;
 use fitwatch::host::control::ask;
 use fitwatch::host::places::Places;
 use fitwatch::report::{Report, StateReport};
@@ -77,17 +78,20 @@ impl Daemon {
 
     /// Waits until the line under the icon says that so many models are judged.
     pub(crate) fn judged(&self, models: usize) -> Instant {
-        let total = format!(" of {models} models fit");
+        self.said(&format!(" of {models} models fit"))
+    }
+
+    /// Waits until the line under the icon says something.
+    pub(crate) fn said(&self, words: &str) -> Instant {
         let mut buffer = [0; 4_096];
         loop {
-            let left = PATIENCE.checked_sub(self.started.elapsed().min(PATIENCE)).unwrap_or_default();
-            self.status.set_read_timeout(Some(left.max(Duration::from_secs(1)))).expect("a time limit");
+            self.status.set_read_timeout(Some(PATIENCE)).expect("a time limit");
             let length = match self.status.recv(&mut buffer) {
                 Ok(length) => length,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => panic!("fitwatch never said{total}: {error}"),
+                Err(error) => panic!("fitwatch never said {words}: {error}"),
             };
-            if String::from_utf8_lossy(&buffer[..length]).contains(&total) {
+            if String::from_utf8_lossy(&buffer[..length]).contains(words) {
                 return Instant::now();
             }
         }
@@ -107,6 +111,12 @@ impl Daemon {
         let (report, _) = self.report();
         let judged = report.models.iter().filter(|model| model.state == StateReport::Judged).count();
         assert_eq!((judged, report.library.busy), (models, false));
+    }
+
+    /// Returns how many models fit fully.
+    pub(crate) fn fitting(&self) -> usize {
+        let verdicts = self.report().0.models.into_iter().filter_map(|model| Some(model.fit?.now.verdict));
+        verdicts.filter(|verdict| matches!(verdict, Verdict::FullGpu | Verdict::CpuOnly)).count()
     }
 
     /// Ends the program and waits until it is gone.

@@ -86,12 +86,14 @@ fn without_tray(home: &Path, models: &Path, options: &Options, table: &mut Table
     table.row("fitwatch list", None, median(5, || time(|| list(home))), "ms");
 
     let apart = models.with_file_name("apart");
-    let finished = library::write_model(&apart, "new.gguf", &shape("qwen3-8b-Q4_K_M"), true);
+    let finished = library::write_model(&apart, "new.gguf", &shape("qwen2.5-0.5b-Q8_0"), true);
     let folder = models.join("publisher-new/new-GGUF");
     fs::create_dir_all(&folder).expect("a folder");
+    let fitting = daemon.fitting();
     let begin = Instant::now();
     fs::rename(finished, folder.join("new.gguf")).expect("a rename");
-    let judged = ms(daemon.judged(MODELS + 1) - begin);
+    // Its row comes first, as a download; the small model fits once it is judged.
+    let judged = ms(daemon.said(&format!("{} of {} models fit", fitting + 1, MODELS + 1)) - begin);
     table.row("file finished → menu, settling included", None, judged, "ms");
     table.row("file finished → menu, after it settled", Some(500.0), judged - SETTLE_MS, "ms");
     fs::remove_dir_all(folder).expect("a folder that can be removed");
