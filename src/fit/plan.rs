@@ -115,17 +115,15 @@ impl Plan {
 
     /// Returns what a placement needs on these GPUs; on none where there is no supply.
     fn needs(&mut self, supply: Option<&Supply>, offload: Offload) -> &Needs {
-        let index = match self.kept.iter().position(|kept| kept.is_for(supply)) {
-            Some(index) => index,
-            None => {
-                // The ones used last stay: what a machine has at its best never changes.
-                if self.kept.len() == KEPT_DEVICES {
-                    self.kept.remove(0);
-                }
-                self.kept.push(Kept::new(supply));
-                self.kept.len() - 1
+        let known = self.kept.iter().position(|kept| kept.is_for(supply));
+        let index = known.unwrap_or_else(|| {
+            // The ones used last stay: what a machine has at its best never changes.
+            if self.kept.len() == KEPT_DEVICES {
+                self.kept.remove(0);
             }
-        };
+            self.kept.push(Kept::new(supply));
+            self.kept.len() - 1
+        });
         self.kept[index..].rotate_left(1);
         let last = self.kept.len() - 1;
         let at = self.kept[last].needs.iter().position(|(kept, _)| *kept == offload).unwrap_or_else(|| {

@@ -16,7 +16,7 @@ use fitwatch::host::places::Places;
 use fitwatch::report::{Report, StateReport};
 
 /// How long anything may take before the run is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Bursts of work closer together than this are one wake-up.
 const APART: Duration = Duration::from_millis(250);
 /// How often the kernel is asked whether a thread has run.

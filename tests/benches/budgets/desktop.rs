@@ -67,7 +67,7 @@ async fn watch_icons(address: &str, ready: &mpsc::Sender<()>) -> zbus::Result<()
             continue;
         }
         let header = message.header();
-        match header.member().map(|member| member.as_str()) {
+        match header.member().map(zbus::names::MemberName::as_str) {
             Some("Get") => connection.reply(&header, &zbus::Variant::from(true)).await?,
             Some("RegisterStatusNotifierItem") => {
                 connection.reply(&header, &()).await?;
