@@ -8,6 +8,7 @@
 
 mod advice;
 mod plan;
+mod search;
 mod supply;
 
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
+use super::search::first_without_excess;
 use super::{GpuSupply, Judgement, PoolNeed, Supply, Verdict};
 use crate::memory::{Backend, Bill, Devices, EngineProfile, GpuLayers, Pool, Projector, Settings, Structure, bill};
 use crate::units::Bytes;
@@ -272,43 +273,6 @@ fn best_part(plan: &mut Plan, supply: &Supply, ram: Bytes, whole: Offload, needs
     })?;
     let needs = plan.needs(Some(supply), behind(fewest)).clone();
     Some((behind(fewest), needs))
-}
-
-/// Returns the first number in `from..=to` where nothing is exceeded; from there on nothing is.
-/// `before` is by how much it is exceeded just below `from`.
-///
-/// What is exceeded falls nearly in a straight line, so that three looks usually do; every third
-/// one halves the range, whatever the line.
-fn first_without_excess(before: i64, from: u32, to: u32, mut excess: impl FnMut(u32) -> i64) -> Option<u32> {
-    if from > to {
-        return None;
-    }
-    // Exceeded at `low`, which is counted from one below `from`, and not at `high`.
-    let (mut low, mut high) = (0, to - from + 1);
-    let (mut above, mut below) = (before.max(1), excess(to));
-    if below > 0 {
-        return None;
-    }
-    let mut looks = 0_u32;
-    while high - low > 1 {
-        looks += 1;
-        let middle = low + (high - low) / 2;
-        let look = if looks.is_multiple_of(3) { middle } else { crossing((low, above), (high, below)) };
-        match excess(from + look - 1) {
-            left if left > 0 => (low, above) = (look, left),
-            left => (high, below) = (look, left),
-        }
-    }
-    Some(from + high - 1)
-}
-
-/// Returns where a straight line from above zero to below comes to zero, rounded up, strictly
-/// between its ends.
-fn crossing((low, above): (u32, i64), (high, below): (u32, i64)) -> u32 {
-    let (above, below) = (i128::from(above), i128::from(below));
-    let steps = (i128::from(high - low) * above + (above - below) - 1) / (above - below);
-    let look = i128::from(low) + steps;
-    u32::try_from(look).unwrap_or(high).clamp(low + 1, high - 1)
 }
 
 /// Judges a plan without any GPU.

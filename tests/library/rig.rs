@@ -72,6 +72,11 @@ impl Rig {
         self.run_for(Duration::from_millis(700));
     }
 
+    /// Tells the watcher that the process is awake for something else.
+    pub(crate) fn wake(&self) {
+        self.watcher.as_ref().expect("a watched rig").0.is_awake();
+    }
+
     pub(crate) fn lm_studio_root(&self) -> Root {
         Root { path: self.root.clone(), origin: Origin::LmStudio }
     }

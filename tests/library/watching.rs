@@ -169,6 +169,20 @@ fn a_polled_folder_shows_what_changed_without_a_notification() {
 }
 
 #[test]
+fn a_check_that_is_nearly_due_is_made_along_with_other_work() {
+    let mut rig = Rig::new();
+    let check_every = Duration::from_secs(4);
+    rig.watch_with(Options { check_every, is_polled: |_| Some("network folder"), ..Options::default() });
+    rig.put("a/b/one.gguf");
+    rig.wake();
+    rig.run_for(Duration::from_millis(2_500));
+    assert!(rig.library.models().is_empty(), "a check that is not nearly due waits");
+    rig.wake();
+    let waited = rig.until("the file is seen", |library| !library.models().is_empty());
+    assert!(waited < Duration::from_secs(1), "{waited:?}");
+}
+
+#[test]
 fn a_folder_with_too_many_folders_is_polled() {
     let mut rig = Rig::new();
     for number in 0..20 {

@@ -26,6 +26,16 @@ fn a_model_that_lies_there_at_the_start_is_judged_at_once_and_is_no_news() {
 }
 
 #[test]
+fn the_first_full_menu_is_shown_as_soon_as_everything_was_read() {
+    let mut world = World::new(loud());
+    let begun = world.now;
+    world.write("a/b/small.gguf", model(8));
+    world.pass(Span::seconds(1));
+    let (shown, _) = world.trays.iter().find(|(_, tray)| tray.tooltip.starts_with("1 of 1 model")).unwrap();
+    assert!(shown.since(begun) < SHOW_GAP, "{:?}", shown.since(begun));
+}
+
+#[test]
 fn a_model_dropped_in_appears_by_itself() {
     let mut world = started(loud());
     let dropped = world.now;

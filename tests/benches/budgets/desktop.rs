@@ -25,7 +25,8 @@ impl Desktop {
         let config = folder.join("bus.conf");
         let text = format!(
             r#"<busconfig><type>session</type><listen>unix:path={}</listen>
-               <policy context="default"><allow send_destination="*"/><allow own="*"/></policy></busconfig>"#,
+               <policy context="default"><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/>
+               <allow own="*"/></policy></busconfig>"#,
             socket.display()
         );
         std::fs::write(&config, text).expect("a written file");
@@ -58,8 +59,8 @@ impl Drop for Desktop {
 /// Answers as a panel's list of tray icons does, and reads each icon's menu as a panel does.
 async fn watch_icons(address: &str, ready: &mpsc::Sender<()>) -> zbus::Result<()> {
     let connection = zbus::connection::Builder::address(address).build().await?;
-    let mut messages = MessageStream::from(&connection);
     connection.request_name("org.kde.StatusNotifierWatcher").await?;
+    let mut messages = MessageStream::from(&connection);
     let _ = ready.send(());
     while let Some(message) = next(&mut messages).await {
         let message: Message = message?;
