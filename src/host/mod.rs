@@ -4,6 +4,7 @@
 //! an [`Event`](crate::engine::Event) on one bounded channel ([`events`]). A part that fails says
 //! so as a [`Problem`](crate::report::Problem) and the rest goes on.
 
+mod alarm;
 #[cfg(target_os = "linux")]
 mod bus;
 pub mod clock;

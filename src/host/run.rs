@@ -12,6 +12,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+use super::alarm::Alarm;
 use super::events::{Events, Inbox, Incoming};
 use super::instance::{Instance, InstanceError};
 use super::logs::{Logs, Targets};
@@ -25,7 +26,7 @@ use crate::config::Config;
 use crate::engine::{Effect, Engine, Event, Open, Reply, RequestId};
 use crate::report::Problem;
 use crate::tray::Tray;
-use crate::units::{Moment, Span};
+use crate::units::Span;
 
 /// How the daemon is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +140,7 @@ async fn main_loop(mut inbox: Inbox, start: Start, show_tray: impl Fn(Box<Tray>)
     }
     let mut host = Host::start(start, show_tray);
     let mut signals = Signals::new();
+    let mut alarm = Alarm::new();
     loop {
         let deadline = engine.deadline();
         tokio::select! {
@@ -153,7 +155,7 @@ async fn main_loop(mut inbox: Inbox, start: Start, show_tray: impl Fn(Box<Tray>)
                 }
                 None => return,
             },
-            () = sleep_until(deadline) => {
+            () = alarm.rings_at(deadline) => {
                 let now = clock::now();
                 let slept = deadline.is_some_and(|deadline| now.since(deadline) > SLEPT);
                 engine.handle(if slept { Event::EverythingDirty } else { Event::DeadlineReached }, now);
@@ -171,14 +173,6 @@ async fn main_loop(mut inbox: Inbox, start: Start, show_tray: impl Fn(Box<Tray>)
             }
             host.perform(effect);
         }
-    }
-}
-
-/// Sleeps until a moment of our clock, or for ever.
-async fn sleep_until(deadline: Option<Moment>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep(deadline.since(clock::now()).into()).await,
-        None => std::future::pending().await,
     }
 }
 
