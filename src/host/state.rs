@@ -16,7 +16,7 @@ use crate::library::Remembered;
 use crate::report::Problem;
 
 /// The version of the file's form.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// More than ten thousand models take; a longer file is not ours.
 const MOST_BYTES: u64 = 256 << 20;
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::cache::{kv_cache, recurrent_state};
 use super::compute::{Load, compute};
 use super::flash::{flash_attention, is_stranded};
+use super::graph;
 use super::place::{Device, Places};
 use super::sizes::Sizes;
 use super::weights::weights;
@@ -125,11 +126,17 @@ pub fn bill(
     let state_basis = if settings.mtp { Basis::Formula } else { Basis::Exact };
     lines.spread(Part::RecurrentState, state_basis, &state.gpus, state.host);
 
-    let flash = flash_attention(structure, settings, backend, &places);
-    let stranded = is_stranded(structure, settings, &places);
-    let load = Load { structure, settings, places: &places, sizes: &sizes, flash, stranded };
-    let buffers = compute(&load);
-    lines.spread(Part::Compute, Basis::Formula, &buffers.gpus, buffers.host);
+    let computed = graph::compute(&graph::Load { structure, settings, places: &places, sizes: &sizes, backend });
+    let (buffers, flash, basis) = match computed {
+        Some(computed) => (computed.buffers, computed.flash_attention, Basis::Exact),
+        None => {
+            let flash = flash_attention(structure, settings, backend, &places);
+            let stranded = is_stranded(structure, settings, &places);
+            let load = Load { structure, settings, places: &places, sizes: &sizes, flash, stranded };
+            (compute(&load), flash, Basis::Formula)
+        }
+    };
+    lines.spread(Part::Compute, basis, &buffers.gpus, buffers.host);
     lines.add(Pool::Host, Part::Output, Basis::Exact, output(structure, settings, &sizes));
 
     if let Some(projector) = projector {

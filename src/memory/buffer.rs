@@ -32,13 +32,22 @@ impl BufferKind {
 
     /// Returns what a tensor of `bytes` takes, given its element type and row length.
     pub fn allocated(self, kind: TensorType, row: u64, bytes: Bytes) -> Bytes {
+        self.filled(kind, row, bytes).padded(self.alignment)
+    }
+
+    /// Returns what a tensor takes before it is rounded up to the alignment.
+    pub(super) fn filled(self, kind: TensorType, row: u64, bytes: Bytes) -> Bytes {
         let short = row % self.row_elements;
-        let filled = if short != 0 && kind.is_quantised() {
+        if short != 0 && kind.is_quantised() {
             bytes.saturating_add(row_bytes(kind, self.row_elements - short))
         } else {
             bytes
-        };
-        filled.padded(self.alignment)
+        }
+    }
+
+    /// Returns what every tensor's place is a multiple of.
+    pub(super) const fn alignment(self) -> u64 {
+        self.alignment
     }
 
     /// Returns what a cache tensor of `row` elements by `rows` takes.

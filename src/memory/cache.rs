@@ -43,7 +43,7 @@ pub(super) fn kv_cache(
     places: &Places,
     sizes: &Sizes,
 ) -> Spread {
-    let widest = widest_value(structure, settings, sizes);
+    let widest = widest_value(structure, sizes);
     let on = |buffer: BufferKind| -> Vec<Bytes> {
         let bytes = |kind| block_cache(structure, kind, settings, sizes, widest, buffer);
         structure.kinds.iter().map(bytes).collect()
@@ -115,8 +115,7 @@ fn block_cache(
 /// Returns the width that every V has where flash attention was asked off: a transposed V must be
 /// as wide as the widest (`[TAG_V_CACHE_VARIABLE]` in `llama-kv-cache.cpp`). `auto` that ends in
 /// off keeps the narrow ones, as the cache is made before.
-fn widest_value(structure: &Structure, settings: &Settings, sizes: &Sizes) -> Option<u64> {
-    let _ = settings;
+pub(super) fn widest_value(structure: &Structure, sizes: &Sizes) -> Option<u64> {
     if sizes.flash {
         return None;
     }

@@ -56,6 +56,19 @@ impl<'a> Keys<'a> {
         Some(numbers.iter().map(|&number| from_float(number)).collect())
     }
 
+    /// Returns the elements of an array of floating-point numbers, or a single number.
+    pub(super) fn floats(&self, key: &str) -> Option<Vec<f64>> {
+        let full = self.full(key);
+        let array = self.metadata.numbers(&full).map(<[f64]>::to_vec);
+        array.or_else(|| self.metadata.float(&full).map(|number| vec![number]))
+    }
+
+    /// Returns a floating-point number.
+    pub(super) fn float(&self, key: &str) -> Option<f32> {
+        #[expect(clippy::cast_possible_truncation, reason = "llama.cpp keeps 32 bits too")]
+        self.metadata.float(&self.full(key)).map(|number| number as f32)
+    }
+
     /// Returns a boolean.
     pub(super) fn flag(&self, key: &str) -> Option<bool> {
         self.metadata.bool(&self.full(key))

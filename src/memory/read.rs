@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::architecture::{self, Shown};
+use super::hyper::Hyperparameters;
 use super::keys::{Keys, MOST_BLOCKS, clamp};
 use super::structure::{BlockKind, Dimensions, Kind, Memory, Structure, StructureError};
 use super::tensor::{Role, Suffix, TensorShape};
@@ -45,6 +46,9 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
     let head = head_sizes(architecture, &keys, embedding, heads.first().copied().unwrap_or(0));
 
     let (layouts, layout_of) = unique(tensors.blocks);
+    let limits = |key: &str, block: usize| {
+        keys.floats(key).is_some_and(|limits| limits.get(block).or(limits.last()).is_some_and(|&limit| limit > 1e-6))
+    };
     let each = (0..count).map(|block| {
         let windowed = windows.blocks[block];
         let (head_k, head_v) = if windowed { head.windowed } else { head.full };
@@ -59,6 +63,8 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
             windowed,
             recurrent: remembered.recurrent[block],
             indexed: remembered.indexed[block],
+            clamps_shared: limits("swiglu_clamp_shexp", block),
+            clamps_experts: limits("swiglu_clamp_exp", block),
             mtp: block >= facts.trunk && facts.trunk > 0,
         }
     });
@@ -82,6 +88,7 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
             state_s: remembered.state.1,
             causal: keys.flag("attention.causal").unwrap_or(remembered.any),
         },
+        hyper: Hyperparameters::read(&keys),
         globals: tensors.globals,
         layouts,
         kinds,
@@ -103,7 +110,7 @@ struct Tensors {
 impl Tensors {
     fn sort(header: &Header, blocks: u32, notes: &mut Vec<String>) -> Result<Tensors, StructureError> {
         let mut sorted = Tensors {
-            globals: Vec::new(),
+        globals: Vec::new(),
             blocks: vec![Vec::new(); blocks as usize],
             shows: vec![Shown::default(); blocks as usize],
         };
@@ -155,7 +162,8 @@ fn split_role(stem: &str) -> (Role, Suffix) {
     let (name, suffix) = match stem.rsplit_once('.') {
         Some((name, "weight")) => (name, Suffix::Weight),
         Some((name, "bias")) => (name, Suffix::Bias),
-        Some((name, "scale" | "input_scale")) => (name, Suffix::Other),
+        Some((name, "scale")) => (name, Suffix::Scale),
+        Some((name, "input_scale")) => (name, Suffix::Other),
         _ => (stem, Suffix::Other),
     };
     (Role::from_name(name), suffix)
@@ -279,6 +287,7 @@ fn projector_alone(header: &Header, architecture: &str, notes: Vec<String>) -> S
         notes,
         dimensions: Dimensions::default(),
         memory: Memory::default(),
+        hyper: Hyperparameters::default(),
         globals: Vec::new(),
         layouts: Vec::new(),
         kinds: Vec::new(),

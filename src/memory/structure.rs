@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::hyper::Hyperparameters;
 use super::read;
 use super::tensor::TensorShape;
 use crate::gguf::Header;
@@ -34,6 +35,8 @@ pub struct Structure {
     pub dimensions: Dimensions,
     /// What the model remembers between tokens.
     pub memory: Memory,
+    /// What else decides which graph the model has.
+    pub hyper: Hyperparameters,
     /// The tensors outside the blocks.
     pub globals: Vec<TensorShape>,
     /// The different lists of tensors that blocks have, each sorted.
@@ -109,6 +112,10 @@ pub struct BlockKind {
     pub recurrent: bool,
     /// Whether it has an indexer cache (sparse attention).
     pub indexed: bool,
+    /// Whether the gates of its shared experts have limits.
+    pub clamps_shared: bool,
+    /// Whether the gates of its experts have limits.
+    pub clamps_experts: bool,
     /// Whether it is an MTP (`NextN`) block, loaded for speculative decoding only.
     pub mtp: bool,
 }

@@ -8,10 +8,12 @@
 //! To add an architecture: find its `load_arch_hparams`, add its name to [`mod@names`], and a row to
 //! the table whose rule it needs.
 
+mod graph;
 mod memory;
 mod names;
 mod windows;
 
+pub(super) use graph::{caps_attention, fuses_limits, has_sections, has_separate_batches};
 pub(super) use memory::remembered;
 pub(super) use names::{has_output_layer, is_drafter, is_encoder};
 pub(super) use windows::windows;

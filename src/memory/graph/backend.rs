@@ -1,0 +1,90 @@
+//! What the scheduler and the allocator ask about a back-end.
+
+use super::cuda;
+use super::tensor::{BackendId, Graph, Id, Op};
+use crate::memory::Backend;
+use crate::memory::buffer::BufferKind;
+use crate::units::Bytes;
+
+/// The back-ends of a load: its GPUs in order, then the CPU.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Backends {
+    kind: Backend,
+    gpus: u8,
+}
+
+/// From this many rows on an operation on weights in host memory is computed on a GPU
+/// (`GGML_OP_OFFLOAD_MIN_BATCH`).
+const OFFLOAD_ROWS: u64 = 32;
+
+impl Backends {
+    /// Returns the back-ends of `gpus` devices of a kind.
+    pub(super) fn new(kind: Backend, gpus: usize) -> Backends {
+        Backends { kind, gpus: u8::try_from(gpus).unwrap_or(u8::MAX - 1) }
+    }
+
+    /// Returns how many GPUs there are.
+    pub(super) const fn gpus(&self) -> u8 {
+        self.gpus
+    }
+
+    /// Returns the CPU.
+    pub(super) const fn cpu(&self) -> BackendId {
+        BackendId(self.gpus)
+    }
+
+    /// Returns every back-end in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = BackendId> + use<> {
+        (0..=self.gpus).map(BackendId)
+    }
+
+    /// Returns the kind of buffer that a back-end computes in.
+    fn buffer(&self, backend: BackendId) -> BufferKind {
+        if backend == self.cpu() { BufferKind::HOST } else { BufferKind::of(self.kind) }
+    }
+
+    /// Returns the alignment of a back-end's buffers.
+    pub(super) fn alignment(&self, backend: BackendId) -> u64 {
+        self.buffer(backend).alignment()
+    }
+
+    /// Returns the bytes that a back-end sets aside for a tensor (`get_alloc_size`).
+    pub(super) fn allocated(&self, backend: BackendId, graph: &Graph, id: Id) -> u64 {
+        let tensor = graph.get(id);
+        let bytes = if tensor.op == Op::FlashAttnExt && backend != self.cpu() {
+            match self.kind {
+                Backend::Cuda | Backend::Rocm => cuda::flash_attention_bytes(graph, id),
+                Backend::Metal | Backend::Vulkan | Backend::None => tensor.bytes(),
+            }
+        } else {
+            tensor.bytes()
+        };
+        self.buffer(backend).filled(tensor.kind, tensor.ne[0], Bytes(bytes)).0
+    }
+
+    /// Returns whether a back-end can compute an operation.
+    pub(super) fn supports(&self, backend: BackendId, graph: &Graph, id: Id) -> bool {
+        if backend == self.cpu() {
+            return true;
+        }
+        let elsewhere = |source: Id| {
+            let home = graph.get(source).view_of.get().unwrap_or(source);
+            let home = graph.get(home).home.backend();
+            home.is_some_and(|home| home != self.cpu() && home != backend)
+        };
+        !graph.get(id).sources().any(elsewhere) && cuda::supports(graph, id)
+    }
+
+    /// Returns the GPU that takes an operation on weights in host memory, if it is worth it.
+    pub(super) fn offloads_to(&self, graph: &Graph, id: Id) -> Option<BackendId> {
+        let tensor = graph.get(id);
+        let rows = match tensor.op {
+            Op::GetRows => 0,
+            Op::MulMat => tensor.ne[1],
+            Op::MulMatId | Op::Rope => tensor.ne[2],
+            _ => tensor.rows(),
+        };
+        let mut gpus = self.iter().take(usize::from(self.gpus));
+        gpus.find(|&gpu| rows >= OFFLOAD_ROWS && self.supports(gpu, graph, id))
+    }
+}

@@ -1,0 +1,467 @@
+//! What a family's graph is built from: the model's tensors and sizes, the inputs, the caches.
+
+use std::ops::{Deref, DerefMut};
+
+use super::backend::Backends;
+use super::tensor::{BackendId, F32, Fused, FusedOp, Graph, Home, I32, I64, Id, Op, Tensor};
+use crate::gguf::TensorType;
+use crate::memory::hyper::Hyper;
+use crate::memory::place::{Device, Places};
+use crate::memory::sizes::Sizes;
+use crate::memory::structure::{BlockKind, Structure};
+use crate::memory::tensor::{Role, Suffix, TensorShape};
+use crate::memory::{CacheType, Settings};
+
+/// What a graph is built for.
+#[derive(Clone, Copy)]
+pub(super) struct Plan<'a> {
+    pub(super) structure: &'a Structure,
+    pub(super) settings: &'a Settings,
+    pub(super) places: &'a Places,
+    pub(super) sizes: &'a Sizes,
+    pub(super) backends: Backends,
+    /// The blocks that are built, in order.
+    pub(super) blocks: &'a [u32],
+    /// Tokens of the micro-batch, a multiple of `slots`.
+    pub(super) tokens: u64,
+    /// Sequences of the micro-batch.
+    pub(super) slots: u64,
+    /// Rows of logits.
+    pub(super) outputs: u64,
+    /// Which of the operations that llama.cpp tries are in use.
+    pub(super) uses: Uses,
+}
+
+/// The operations that llama.cpp tries before it uses them (`resolve_fused_ops`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the engine")]
+pub(super) struct Uses {
+    pub(super) flash_attention: bool,
+    pub(super) gated_delta_net: bool,
+    pub(super) lightning_indexer: bool,
+    pub(super) hyper_connections: bool,
+}
+
+/// A graph while it is built, with what it is built from.
+///
+/// Methods follow llama.cpp's `llm_graph_context`; operations are those of [`Graph`]. Where
+/// llama.cpp passes `il`, [`Builder::block`] is the block under way: `None` outside the blocks.
+pub(super) struct Builder<'a> {
+    pub(super) graph: Graph,
+    pub(super) plan: Plan<'a>,
+    /// The block under way.
+    pub(super) block: Option<u32>,
+    weights: Vec<Known<(Option<u32>, Role, Suffix, BackendId)>>,
+    caches: Vec<Known<(u32, Cache)>>,
+}
+
+/// A tensor made before, found again by what it is.
+#[derive(Clone, Copy, Debug)]
+struct Known<K> {
+    what: K,
+    id: Id,
+}
+
+/// The memories that a block has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cache {
+    /// Keys.
+    K,
+    /// Values.
+    V,
+    /// The convolution's part of a recurrent state.
+    R,
+    /// The rest of a recurrent state.
+    S,
+    /// The indexer's keys.
+    IndexerK,
+    /// The indexer's values.
+    IndexerV,
+}
+
+impl Deref for Builder<'_> {
+    type Target = Graph;
+
+    fn deref(&self) -> &Graph {
+        &self.graph
+    }
+}
+
+impl DerefMut for Builder<'_> {
+    fn deref_mut(&mut self) -> &mut Graph {
+        &mut self.graph
+    }
+}
+
+impl<'a> Builder<'a> {
+    /// Returns a builder of an empty graph.
+    pub(super) fn new(plan: Plan<'a>) -> Builder<'a> {
+        Builder { graph: Graph::default(), plan, block: None, weights: Vec::new(), caches: Vec::new() }
+    }
+
+    /// Returns the architecture's name.
+    pub(super) fn architecture(&self) -> &'a str {
+        &self.plan.structure.architecture
+    }
+
+    /// Returns the width of an activation.
+    pub(super) fn embedding(&self) -> u64 {
+        u64::from(self.plan.structure.dimensions.embedding)
+    }
+
+    /// Returns the tokens of the micro-batch.
+    pub(super) fn tokens(&self) -> u64 {
+        self.plan.tokens
+    }
+
+    /// Returns the sequences of the micro-batch.
+    pub(super) fn slots(&self) -> u64 {
+        self.plan.slots
+    }
+
+    /// Returns an integer of the header, 0 where it is missing.
+    pub(super) fn number(&self, key: Hyper) -> u64 {
+        u64::from(self.plan.structure.hyper.number(key))
+    }
+
+    /// Returns a float of the header, 0 where it is missing.
+    pub(super) fn float(&self, key: Hyper) -> f32 {
+        self.plan.structure.hyper.float(key)
+    }
+
+    /// Returns the block under way, 0 outside the blocks.
+    pub(super) fn index(&self) -> u32 {
+        self.block.unwrap_or(0)
+    }
+
+    /// Returns the kind of the block under way.
+    pub(super) fn kind(&self) -> BlockKind {
+        self.kind_of(self.index())
+    }
+
+    /// Returns the kind of a block.
+    pub(super) fn kind_of(&self, block: u32) -> BlockKind {
+        let structure = self.plan.structure;
+        let kind = structure.pattern.get(block as usize).and_then(|&kind| structure.kinds.get(usize::from(kind)));
+        kind.copied().unwrap_or_default()
+    }
+
+    /// Returns the query heads, the key and value heads and the widths of a key and a value head of
+    /// the block under way.
+    pub(super) fn heads(&self) -> Heads {
+        let kind = self.kind();
+        Heads {
+            q: u64::from(kind.heads),
+            kv: u64::from(kind.heads_kv),
+            k: u64::from(kind.head_k),
+            v: u64::from(kind.head_v),
+        }
+    }
+
+    /// Returns the blocks to build.
+    pub(super) fn blocks(&self) -> &'a [u32] {
+        self.plan.blocks
+    }
+
+    /// Returns whether the block under way is the last.
+    pub(super) fn is_last(&self) -> bool {
+        self.block.is_some() && self.block == self.plan.blocks.last().copied()
+    }
+
+    /// Returns whether flash attention is in use.
+    pub(super) fn flash(&self) -> bool {
+        self.plan.uses.flash_attention
+    }
+
+    /// Returns the back-end of a place.
+    fn backend_of(&self, place: Device) -> BackendId {
+        match place {
+            Device::Gpu(gpu) => BackendId(u8::try_from(gpu).unwrap_or(0)),
+            Device::Host => self.plan.backends.cpu(),
+        }
+    }
+
+    /// Returns the back-end of the block under way.
+    pub(super) fn backend(&self) -> BackendId {
+        self.backend_of(self.plan.places.layer(self.index()))
+    }
+
+    /// Returns a weight of the block under way, [`Id::NONE`] where the file has none.
+    pub(super) fn weight(&mut self, role: Role) -> Id {
+        self.tensor(role, Suffix::Weight)
+    }
+
+    /// Returns a bias of the block under way.
+    pub(super) fn bias(&mut self, role: Role) -> Id {
+        self.tensor(role, Suffix::Bias)
+    }
+
+    /// Returns a tensor of the block under way.
+    pub(super) fn tensor(&mut self, role: Role, suffix: Suffix) -> Id {
+        let Some(block) = self.block else { return Id::NONE };
+        let Some(shape) = find(self.plan.structure.layout(&self.kind()), role, suffix) else { return Id::NONE };
+        let on_host = role.is_expert() && block < self.plan.settings.cpu_moe;
+        let backend = if on_host { self.plan.backends.cpu() } else { self.backend() };
+        self.known(Some(block), &shape, backend)
+    }
+
+    /// Returns whether the block under way has a weight.
+    pub(super) fn has(&self, role: Role) -> bool {
+        find(self.plan.structure.layout(&self.kind()), role, Suffix::Weight).is_some()
+    }
+
+    /// Returns a tensor that stands outside the blocks, looked up on the CPU.
+    pub(super) fn input_weight(&mut self, role: Role) -> Id {
+        self.global(role, Suffix::Weight, self.plan.backends.cpu())
+    }
+
+    /// Returns a tensor that lives with the first block.
+    pub(super) fn first_weight(&mut self, role: Role, suffix: Suffix) -> Id {
+        let backend = self.backend_of(self.plan.places.layer(0));
+        self.global(role, suffix, backend)
+    }
+
+    /// Returns a tensor that lives with the output layer.
+    pub(super) fn output_weight(&mut self, role: Role, suffix: Suffix) -> Id {
+        let backend = self.backend_of(self.plan.places.output());
+        self.global(role, suffix, backend)
+    }
+
+    /// Returns a tensor that every block has a copy of in its own buffer, such as the rope's factors.
+    pub(super) fn shared_weight(&mut self, role: Role) -> Id {
+        let backend = self.backend();
+        self.global(role, Suffix::Weight, backend)
+    }
+
+    /// Returns whether the file has a tensor outside the blocks.
+    pub(super) fn has_global(&self, role: Role) -> bool {
+        find(&self.plan.structure.globals, role, Suffix::Weight).is_some()
+    }
+
+    fn global(&mut self, role: Role, suffix: Suffix, backend: BackendId) -> Id {
+        match find(&self.plan.structure.globals, role, suffix) {
+            Some(shape) => self.known(None, &shape, backend),
+            None => Id::NONE,
+        }
+    }
+
+    /// Returns the matrix of the output layer: the token embedding's where the file has no other.
+    pub(super) fn output_matrix(&mut self) -> Id {
+        let own = self.output_weight(Role::Output, Suffix::Weight);
+        if own == Id::NONE { self.output_weight(Role::TokenEmbd, Suffix::Weight) } else { own }
+    }
+
+    fn known(&mut self, block: Option<u32>, shape: &TensorShape, backend: BackendId) -> Id {
+        let what = (block, shape.role, shape.suffix, backend);
+        if let Some(known) = self.weights.iter().find(|known| known.what == what) {
+            return known.id;
+        }
+        let mut tensor = Tensor::new(shape.kind, shape.dims.map(u64::from));
+        tensor.home = Home::Weights(backend);
+        let id = self.graph.push(tensor);
+        self.weights.push(Known { what, id });
+        id
+    }
+
+    /// Begins a block, or leaves the blocks.
+    pub(super) fn enter(&mut self, block: Option<u32>) {
+        self.block = block;
+        // Weights of a block are asked for while it is under way only.
+        self.weights.retain(|known| known.what.0.is_none());
+    }
+
+    /// Pins a node to the back-end of its block, as llama.cpp does with norms where the batch is
+    /// small or everything is on GPUs (`graph_get_cb`).
+    pub(super) fn pin_to_block(&mut self, id: Id) {
+        let whole = self.plan.places.gpus() > 0 && self.plan.places.on_gpus() > self.plan.structure.blocks;
+        if self.block.is_some() && (self.tokens() < 32 || whole) {
+            let backend = self.backend();
+            self.graph.pinned.push((id, backend));
+        }
+    }
+
+    /// Pins a node to the CPU.
+    pub(super) fn pin_to_cpu(&mut self, id: Id) {
+        let cpu = self.plan.backends.cpu();
+        self.graph.pinned.push((id, cpu));
+    }
+
+    /// Notes an operation that has to run where its block is.
+    pub(super) fn note_fused(&mut self, what: FusedOp, tensor: Id) {
+        let block = self.backend();
+        self.graph.fused.push(Fused { what, tensor, block });
+    }
+
+    /// Returns a memory of a block: the same tensor each time it is asked for.
+    pub(super) fn cache(&mut self, block: u32, which: Cache) -> Id {
+        if let Some(known) = self.caches.iter().find(|known| known.what == (block, which)) {
+            return known.id;
+        }
+        let (kind, ne) = self.cache_shape(block, which);
+        let place = if self.plan.settings.offload_kv { self.plan.places.layer(block) } else { Device::Host };
+        let mut tensor = Tensor::new(kind, ne);
+        tensor.home = Home::Cache(self.backend_of(place));
+        let id = self.graph.push(tensor);
+        self.caches.push(Known { what: (block, which), id });
+        id
+    }
+
+    fn cache_shape(&self, block: u32, which: Cache) -> (TensorType, [u64; 4]) {
+        let (structure, sizes, settings) = (self.plan.structure, self.plan.sizes, self.plan.settings);
+        let kind = self.kind_of(block);
+        let cells = sizes.cells_of(kind.windowed);
+        let rows = |cache: CacheType, width: u64| (cache.tensor_type(), [width, cells, sizes.streams, 1]);
+        let states = |width: u64| (F32, [width, sizes.slots, 1, 1]);
+        match which {
+            Cache::K => rows(settings.cache_type_k, kind.width_k()),
+            Cache::V => {
+                let widest = crate::memory::cache::widest_value(structure, sizes);
+                rows(settings.cache_type_v, widest.unwrap_or(kind.width_v()))
+            }
+            Cache::R => states(structure.memory.state_r),
+            Cache::S => states(structure.memory.state_s),
+            Cache::IndexerK => rows(settings.cache_type_k, u64::from(structure.dimensions.indexer)),
+            Cache::IndexerV => rows(settings.cache_type_v, u64::from(structure.dimensions.indexer_value)),
+        }
+    }
+
+    /// Builds the input embeddings (`build_inp_embd`): the rows of the tokens, of embeddings given
+    /// instead, and of both mixed. Only one is used, all have their room.
+    pub(super) fn embeddings(&mut self) -> Id {
+        let table = self.input_weight(Role::TokenEmbd);
+        self.embeddings_from(table, false)
+    }
+
+    /// As [`Builder::embeddings`], `scaled` where only the rows of tokens are multiplied (gemma).
+    pub(super) fn embeddings_from(&mut self, table: Id, scaled: bool) -> Id {
+        let (tokens, width) = (self.tokens(), self.embedding());
+        let wide = width.saturating_mul(1 + self.number(Hyper::DeepstackLayers));
+        let of_tokens = |g: &mut Builder, ids: Id| {
+            let rows = g.get_rows(table, ids);
+            if wide == width { rows } else { g.pad(rows, [wide - width, 0, 0, 0]) }
+        };
+        let ids = self.input(I32, [tokens, 1, 1, 1]);
+        let given = self.input(F32, [wide, tokens, 1, 1]);
+        let from_tokens = of_tokens(self, ids);
+        let mixed = (!crate::memory::architecture::has_separate_batches(self.architecture())).then(|| {
+            let ids = self.input(I32, [tokens, 1, 1, 1]);
+            let slots = self.input(I64, [tokens, 1, 1, 1]);
+            let given = self.input(F32, [wide, tokens, 1, 1]);
+            let copy = self.dup(given);
+            let rows = of_tokens(self, ids);
+            self.set_rows(copy, rows, slots)
+        });
+        self.expand(from_tokens);
+        self.expand(given);
+        if let Some(mixed) = mixed {
+            self.expand(mixed);
+        }
+        let mut embeddings = from_tokens;
+        if wide != width {
+            let stride = self.get(embeddings).nb[1];
+            embeddings = self.view_2d(embeddings, [width, tokens], stride, 0);
+        }
+        let scale = self.float(Hyper::EmbeddingScale);
+        let tokens_only = scale != 0.0 && wide != width;
+        if scale != 0.0 && !tokens_only {
+            embeddings = self.contiguous(embeddings);
+            embeddings = self.scale(embeddings);
+        }
+        if scaled || (tokens_only && (scale - 1.0).abs() > f32::EPSILON) {
+            let factors = self.input(F32, [1, tokens, 1, 1]);
+            embeddings = self.contiguous(embeddings);
+            embeddings = self.mul(embeddings, factors);
+        }
+        self.expand(embeddings);
+        embeddings
+    }
+
+    /// Returns a tensor without gaps: itself where it has none.
+    pub(super) fn contiguous(&mut self, id: Id) -> Id {
+        if self.get(id).is_contiguous() { id } else { self.cont(id) }
+    }
+
+    /// Builds the positions (`build_inp_pos`), four a token with multimodal rope.
+    pub(super) fn positions(&mut self) -> Id {
+        let each = if crate::memory::architecture::has_sections(self.plan.structure) { 4 } else { 1 };
+        let positions = self.tokens().saturating_mul(each);
+        self.input(I32, [positions, 1, 1, 1])
+    }
+
+    /// Builds the numbers of the rows that are put out (`build_inp_out_ids`).
+    pub(super) fn output_ids(&mut self) -> Id {
+        let outputs = self.plan.outputs;
+        self.input(I32, [outputs, 1, 1, 1])
+    }
+
+    /// Keeps only the rows that are put out, in the last block.
+    pub(super) fn keep_outputs<const N: usize>(&mut self, ids: Id, tensors: [Id; N]) -> [Id; N] {
+        if !self.is_last() || ids == Id::NONE {
+            return tensors;
+        }
+        tensors.map(|tensor| if tensor == Id::NONE { tensor } else { self.get_rows(tensor, ids) })
+    }
+
+    /// Multiplies with a weight of the block under way (`build_lora_mm`), and with its scale where
+    /// the file has one.
+    pub(super) fn project(&mut self, role: Role, x: Id) -> Id {
+        let weight = self.weight(role);
+        let product = self.mul_mat(weight, x);
+        let scale = self.tensor(role, Suffix::Scale);
+        if scale == Id::NONE { product } else { self.mul(product, scale) }
+    }
+
+    /// As [`Builder::project`], with the bias where the file has one.
+    pub(super) fn project_biased(&mut self, role: Role, x: Id) -> Id {
+        let product = self.project(role, x);
+        let bias = self.bias(role);
+        self.add_if(product, bias)
+    }
+
+    /// Adds a tensor if there is one.
+    pub(super) fn add_if(&mut self, x: Id, other: Id) -> Id {
+        if other == Id::NONE { x } else { self.add(x, other) }
+    }
+
+    /// Ends a language model: the last norm's result is put out as embedding, the product with the
+    /// output matrix as logits.
+    pub(super) fn logits(&mut self, normed: Id) -> Id {
+        self.enter(None);
+        self.set_output(normed);
+        let matrix = self.output_matrix();
+        let mut logits = self.mul_mat(matrix, normed);
+        let scale = self.output_weight(Role::Output, Suffix::Scale);
+        if scale != Id::NONE {
+            logits = self.mul(logits, scale);
+        }
+        logits
+    }
+
+    /// Marks the logits as put out and adds everything they need to the graph.
+    pub(super) fn finish(&mut self, logits: Id) {
+        self.set_output(logits);
+        self.expand(logits);
+    }
+
+    /// Applies an operation that changes neither type nor shape.
+    pub(super) fn activate(&mut self, op: Op, x: Id) -> Id {
+        self.unary(op, x)
+    }
+}
+
+/// The heads of a block.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Heads {
+    /// Query heads.
+    pub(super) q: u64,
+    /// Key and value heads.
+    pub(super) kv: u64,
+    /// Width of a key head.
+    pub(super) k: u64,
+    /// Width of a value head.
+    pub(super) v: u64,
+}
+
+fn find(tensors: &[TensorShape], role: Role, suffix: Suffix) -> Option<TensorShape> {
+    tensors.iter().find(|tensor| tensor.role == role && tensor.suffix == suffix).copied()
+}

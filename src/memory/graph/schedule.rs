@@ -1,0 +1,357 @@
+//! Which back-end computes what, and what is copied between them: ggml's scheduler
+//! (`ggml_backend_sched_split_graph` in `ggml-backend.cpp`).
+//!
+//! Weights and caches draw the operations on them to their back-end, the GPUs spread from there to
+//! what has no such tie, and wherever the back-end changes a split begins, before which the
+//! tensors that it reads from elsewhere are copied.
+
+use super::backend::Backends;
+use super::fusion;
+use super::tensor::{BackendId, Graph, Home, Id, Op, Tensor};
+
+/// A graph ready to be allocated.
+#[derive(Debug, Default)]
+pub(super) struct Scheduled {
+    /// What is computed or kept, in order.
+    pub(super) steps: Vec<Step>,
+    /// Inputs, and copies that stay, with the back-end each lies on.
+    pub(super) leafs: Vec<(Id, BackendId)>,
+    /// The tensors that each dependency keeps, one list after the other.
+    kept: Vec<Id>,
+}
+
+/// A node of the graph, a copy, or a mere dependency.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step {
+    /// The tensor, none for a dependency.
+    pub(super) tensor: Id,
+    pub(super) backend: BackendId,
+    /// What a dependency keeps, as a range of [`Scheduled::kept`].
+    kept: (u32, u32),
+}
+
+impl Scheduled {
+    /// Returns what a step reads.
+    pub(super) fn sources<'a>(&'a self, graph: &'a Graph, step: &Step) -> impl Iterator<Item = Id> + use<'a> {
+        let listed: &[Id] = match step.tensor.get() {
+            Some(id) => &graph.get(id).sources,
+            None => self.kept.get(step.kept.0 as usize..step.kept.1 as usize).unwrap_or_default(),
+        };
+        listed.iter().copied().filter(|&source| source != Id::NONE)
+    }
+
+    fn compute(&mut self, tensor: Id, backend: BackendId) {
+        self.steps.push(Step { tensor, backend, kept: (0, 0) });
+    }
+
+    fn keep(&mut self, tensors: impl IntoIterator<Item = Id>, backend: BackendId) {
+        let length = |kept: &Vec<Id>| u32::try_from(kept.len()).unwrap_or(u32::MAX);
+        let from = length(&self.kept);
+        self.kept.extend(tensors);
+        self.steps.push(Step { tensor: Id::NONE, backend, kept: (from, length(&self.kept)) });
+    }
+}
+
+/// One run of nodes on one back-end.
+#[derive(Debug)]
+struct Split {
+    backend: BackendId,
+    nodes: std::ops::Range<usize>,
+    /// What is copied before it.
+    inputs: Vec<Id>,
+}
+
+/// Schedules a graph; `copies` is how many micro-batches are under way at once.
+pub(super) fn schedule(graph: &mut Graph, backends: &Backends, copies: u32) -> Scheduled {
+    let mut places = Places::assign(graph, backends);
+    let (splits, copied) = split(graph, backends, &mut places, copies);
+    collect(graph, &splits, &places, &copied, copies, backends)
+}
+
+/// Returns the back-end of each fused operation of a graph, in order.
+pub(super) fn fused_places(graph: &Graph, backends: &Backends) -> Vec<Option<BackendId>> {
+    let places = Places::assign(graph, backends);
+    graph.fused.iter().map(|fused| places.get(fused.tensor)).collect()
+}
+
+/// The back-end of each tensor, as far as it is known.
+struct Places<'a> {
+    backends: &'a Backends,
+    of: Vec<Option<BackendId>>,
+}
+
+impl<'a> Places<'a> {
+    fn get(&self, id: Id) -> Option<BackendId> {
+        self.of.get(id.index()).copied().flatten()
+    }
+
+    fn set(&mut self, id: Id, backend: BackendId) {
+        self.of[id.index()] = Some(backend);
+    }
+
+    /// Runs the passes that give every node a back-end.
+    fn assign(graph: &Graph, backends: &'a Backends) -> Places<'a> {
+        let mut places = Places { backends, of: vec![None; graph.tensors.len()] };
+        for &(id, backend) in &graph.pinned {
+            if backends.supports(backend, graph, id) {
+                places.set(id, backend);
+            }
+        }
+        if backends.gpus() == 0 {
+            places.of.fill(Some(backends.cpu()));
+            return places;
+        }
+        for &id in graph.leafs.iter().chain(&graph.nodes) {
+            if places.get(id).is_none()
+                && let Some(backend) = places.drawn_to(graph, id)
+            {
+                places.set(id, backend);
+            }
+        }
+        let down = || graph.nodes.iter().copied();
+        places.expand(graph, down(), false);
+        places.expand(graph, down().rev(), false);
+        places.expand(graph, down(), true);
+        places.expand(graph, down().rev(), true);
+        places.settle(graph);
+        places.complete(graph);
+        places
+    }
+
+    /// Returns the back-end that a tensor's own buffer, its input flag or its weights ask for
+    /// (`ggml_backend_sched_backend_id_from_cur`).
+    fn drawn_to(&self, graph: &Graph, id: Id) -> Option<BackendId> {
+        let tensor = graph.get(id);
+        let base = tensor.view_of.get().unwrap_or(id);
+        if let Some(home) = graph.get(base).home.backend() {
+            return self.backends.supports(home, graph, id).then_some(home);
+        }
+        let cpu = self.backends.cpu();
+        if tensor.is_input {
+            return Some(cpu);
+        }
+        // Factors and sinks are too small to draw a whole rope or attention to them.
+        if matches!(tensor.op, Op::Rope | Op::FlashAttnExt) {
+            return None;
+        }
+        for source in tensor.sources() {
+            let Home::Weights(home) = graph.get(source).home else { continue };
+            if home == cpu
+                && let Some(gpu) = self.backends.offloads_to(graph, id)
+            {
+                return Some(gpu);
+            }
+            return self.backends.supports(home, graph, id).then_some(home);
+        }
+        None
+    }
+
+    /// Spreads back-ends to their neighbours without one; only GPUs unless `all`.
+    fn expand(&mut self, graph: &Graph, nodes: impl Iterator<Item = Id>, all: bool) {
+        let cpu = self.backends.cpu();
+        let mut current = None;
+        for id in nodes {
+            if graph.get(id).op.is_view() {
+                continue;
+            }
+            match (self.get(id), current) {
+                (Some(backend), _) => current = (all || backend != cpu).then_some(backend),
+                (None, Some(backend)) if self.backends.supports(backend, graph, id) => self.set(id, backend),
+                (None, _) => {}
+            }
+        }
+    }
+
+    /// Gives what no neighbour could compute to the back-end that has most of its sources.
+    fn settle(&mut self, graph: &Graph) {
+        for &id in &graph.nodes {
+            if graph.get(id).op.is_view() || self.get(id).is_some() {
+                continue;
+            }
+            let mut best: Option<(usize, BackendId)> = None;
+            for backend in self.backends.iter().filter(|&backend| self.backends.supports(backend, graph, id)) {
+                let near = graph.get(id).sources().filter(|&source| {
+                    let base = graph.get(source).view_of.get();
+                    let known = self.get(source).is_some() || base.is_some_and(|base| self.get(base).is_some());
+                    known && self.is_at(graph, source, backend)
+                });
+                let near = near.count();
+                if best.is_none_or(|(most, _)| near > most) {
+                    best = Some((near, backend));
+                }
+            }
+            if let Some((_, backend)) = best {
+                self.set(id, backend);
+            }
+        }
+    }
+
+    /// Gives sources and views the back-end of what they belong to.
+    fn complete(&mut self, graph: &Graph) {
+        for &id in &graph.nodes {
+            let tensor = graph.get(id);
+            if self.get(id).is_none()
+                && let Some(backend) = tensor.view_of.get().and_then(|base| self.get(base))
+            {
+                self.set(id, backend);
+            }
+            let current = self.get(id);
+            for source in tensor.sources() {
+                if self.get(source).is_some() {
+                    continue;
+                }
+                let backend = match graph.get(source).view_of.get() {
+                    Some(base) => self.get(base),
+                    None => current,
+                };
+                if let Some(backend) = backend {
+                    self.set(source, backend);
+                }
+            }
+            if self.get(id).is_none()
+                && let Some(backend) =
+                    self.backends.iter().find(|&backend| self.backends.supports(backend, graph, id))
+            {
+                self.set(id, backend);
+            }
+        }
+    }
+
+    /// Returns whether a back-end can read a tensor where it lies
+    /// (`ggml_backend_sched_buffer_supported`).
+    fn is_at(&self, graph: &Graph, id: Id, backend: BackendId) -> bool {
+        let base = graph.get(id).view_of.get();
+        let home = graph.get(base.unwrap_or(id)).home.backend();
+        let at = home.or_else(|| self.get(id)).or_else(|| base.and_then(|base| self.get(base)));
+        at == Some(backend)
+    }
+}
+
+/// The copies of tensors on back-ends that read them from elsewhere.
+struct Copies {
+    /// By tensor: each back-end that has a copy, and the first of the copies.
+    of: Vec<(Id, BackendId, Id)>,
+    each: u32,
+}
+
+impl Copies {
+    fn find(&self, id: Id, backend: BackendId) -> Option<Id> {
+        self.of.iter().find(|&&(of, on, _)| of == id && on == backend).map(|&(_, _, first)| first)
+    }
+}
+
+/// Cuts the graph where the back-end changes, or where new weights are copied to it, and makes each
+/// split read copies of what lies elsewhere.
+fn split(graph: &mut Graph, backends: &Backends, places: &mut Places, copies: u32) -> (Vec<Split>, Copies) {
+    let mut copied = Copies { of: Vec::new(), each: copies };
+    let nodes = std::mem::take(&mut graph.nodes);
+    let first = nodes.iter().find(|&&id| !graph.get(id).op.is_view());
+    let first = first.and_then(|&id| places.get(id)).unwrap_or(backends.cpu());
+    let mut splits: Vec<Split> = Vec::new();
+    let mut current = Split { backend: first, nodes: 0..0, inputs: Vec::new() };
+    for (index, &id) in nodes.iter().enumerate() {
+        if graph.get(id).op.is_view() {
+            continue;
+        }
+        let backend = places.get(id).unwrap_or(backends.cpu());
+        // Weights copied before are given back when a new split begins.
+        let renews = backend == current.backend
+            && !current.inputs.is_empty()
+            && graph.get(id).sources().any(|source| {
+                matches!(graph.get(source).home, Home::Weights(home) if home != backend)
+                    && places.get(source) != Some(backend)
+            });
+        if backend != current.backend || renews {
+            current.nodes.end = index;
+            splits.push(std::mem::replace(
+                &mut current,
+                Split { backend, nodes: index..index, inputs: Vec::new() },
+            ));
+        }
+        for position in 0..graph.get(id).sources.len() {
+            let Some(source) = graph.get(id).sources[position].get() else { continue };
+            if places.get(source) == Some(backend) || places.is_at(graph, source, backend) {
+                continue;
+            }
+            let copy = copied.find(source, backend).unwrap_or_else(|| {
+                current.inputs.push(source);
+                let first = duplicate(graph, source, copies, copies > 1);
+                places.of.resize(graph.tensors.len(), Some(backend));
+                copied.of.push((source, backend, first));
+                first
+            });
+            graph.get_mut(id).sources[position] = copy;
+        }
+    }
+    current.nodes.end = nodes.len();
+    splits.push(current);
+    graph.nodes = nodes;
+    (splits, copied)
+}
+
+/// Adds copies of a tensor with its strides (`ggml_dup_tensor_layout`) and returns the first. Those
+/// that stay are not given back while the next micro-batch is prepared.
+fn duplicate(graph: &mut Graph, of: Id, copies: u32, stays: bool) -> Id {
+    let from = *graph.get(of);
+    let mut copy = Tensor::new(from.kind, from.ne);
+    copy.nb = from.nb;
+    (copy.is_input, copy.is_output) = (stays, stays);
+    let first = graph.push(copy);
+    for _ in 1..copies {
+        graph.push(copy);
+    }
+    first
+}
+
+/// Lines up copies, nodes and dependencies in the order they are allocated.
+fn collect(
+    graph: &mut Graph,
+    splits: &[Split],
+    places: &Places,
+    copied: &Copies,
+    copies: u32,
+    backends: &Backends,
+) -> Scheduled {
+    let mut scheduled = Scheduled::default();
+    let cpu = backends.cpu();
+    if copies > 1 {
+        // Every input has a copy for each micro-batch under way, the original among them.
+        for leaf in 0..graph.leafs.len() {
+            let leaf = graph.leafs[leaf];
+            if !graph.get(leaf).is_input {
+                continue;
+            }
+            let backend = places.get(leaf).unwrap_or(cpu);
+            scheduled.leafs.push((leaf, backend));
+            let first = duplicate(graph, leaf, copies - 1, true);
+            scheduled.leafs.extend((0..copies - 1).map(|extra| (first.after(extra), backend)));
+            graph.get_mut(leaf).is_output = true;
+        }
+        for split in splits {
+            for &input in &split.inputs {
+                let Some(first) = copied.find(input, split.backend) else { continue };
+                scheduled.leafs.extend((0..copied.each).map(|extra| (first.after(extra), split.backend)));
+            }
+        }
+    }
+    let leafs = graph.leafs.iter().map(|&leaf| (leaf, places.get(leaf).unwrap_or(cpu)));
+    scheduled.leafs.extend(leafs);
+    for split in splits {
+        let kept = fusion::optimise(graph, backends, split.backend, split.nodes.clone());
+        for &input in &split.inputs {
+            scheduled.keep([input], places.get(input).unwrap_or(cpu));
+            if let Some(copy) = copied.find(input, split.backend) {
+                scheduled.compute(copy, split.backend);
+            }
+        }
+        for index in split.nodes.clone() {
+            let node = graph.nodes[index];
+            scheduled.compute(node, places.get(node).unwrap_or(split.backend));
+            if kept.iter().any(|kept| kept.until == node) {
+                let until = kept.iter().filter(|kept| kept.until == node);
+                scheduled.keep(until.map(|kept| kept.tensor), split.backend);
+            }
+        }
+    }
+    scheduled
+}

@@ -1,0 +1,364 @@
+//! Tensors of a graph as ggml sees them: shape, strides, sources, and where they already lie.
+
+use crate::gguf::TensorType;
+
+/// A tensor's number in its [`Graph`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Id(u32);
+
+impl Id {
+    /// Stands for no tensor.
+    pub(super) const NONE: Id = Id(u32::MAX);
+
+    /// Returns the number as an index.
+    pub(super) const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// Returns the tensor that was added `further` places later.
+    pub(super) const fn after(self, further: u32) -> Id {
+        Id(self.0.saturating_add(further))
+    }
+
+    /// Returns the tensor, if it is one.
+    pub(super) fn get(self) -> Option<Id> {
+        (self != Id::NONE).then_some(self)
+    }
+}
+
+/// Most sources that an operation of ours has; ggml allows ten.
+pub(super) const SOURCES: usize = 8;
+
+/// The element types that graphs compute in.
+pub(super) const F32: TensorType = TensorType(0);
+pub(super) const F16: TensorType = TensorType(1);
+pub(super) const I32: TensorType = TensorType(26);
+pub(super) const I64: TensorType = TensorType(27);
+
+/// ggml's operations, as far as llama.cpp's graphs use them. One that takes part in no rule of the
+/// scheduler, the allocator or a back-end shares [`Op::Other`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names are ggml's own")]
+pub(super) enum Op {
+    None,
+    Add,
+    AddId,
+    Argsort,
+    Clamp,
+    Concat,
+    Cont,
+    Conv1d,
+    Conv2d,
+    Cpy,
+    Cumsum,
+    Diag,
+    Div,
+    Dup,
+    Exp,
+    Fill,
+    FlashAttnExt,
+    GatedDeltaNet,
+    GatedLinearAttn,
+    GetRows,
+    Glu,
+    GroupNorm,
+    Im2col,
+    L2Norm,
+    LightningIndexer,
+    Log,
+    Mean,
+    Mul,
+    MulMat,
+    MulMatId,
+    Norm,
+    Other,
+    OutProd,
+    Pad,
+    Permute,
+    Pool1d,
+    Pool2d,
+    Repeat,
+    Reshape,
+    RmsNorm,
+    Roll,
+    Rope,
+    RwkvWkv6,
+    RwkvWkv7,
+    Scale,
+    Set,
+    SetRows,
+    Sigmoid,
+    Silu,
+    SoftMax,
+    Softplus,
+    SolveTri,
+    Sqr,
+    Sqrt,
+    SsmConv,
+    SsmScan,
+    Sub,
+    SumRows,
+    TopK,
+    Transpose,
+    Tri,
+    /// A unary operation other than those that fusion looks for.
+    Unary,
+    Upscale,
+    View,
+}
+
+impl Op {
+    /// Returns whether the result is a mere view of a source (`ggml_is_view_op`).
+    pub(super) const fn is_view(self) -> bool {
+        matches!(self, Op::View | Op::Reshape | Op::Permute | Op::Transpose)
+    }
+
+    /// Returns whether the result may take the place of a source (`ggml_op_can_inplace`).
+    pub(super) const fn is_inplace(self) -> bool {
+        self.is_unary()
+            || matches!(
+                self,
+                Op::Fill
+                    | Op::Scale
+                    | Op::Add
+                    | Op::AddId
+                    | Op::Sub
+                    | Op::Mul
+                    | Op::Div
+                    | Op::Sqr
+                    | Op::Sqrt
+                    | Op::Log
+                    | Op::Rope
+                    | Op::RmsNorm
+                    | Op::Clamp
+                    | Op::SoftMax
+            )
+    }
+
+    /// Returns whether ggml calls it `GGML_OP_UNARY`.
+    pub(super) const fn is_unary(self) -> bool {
+        matches!(self, Op::Unary | Op::Exp | Op::Sigmoid | Op::Silu | Op::Softplus)
+    }
+}
+
+/// A device, by its place in the scheduler's list: the GPUs in order, the CPU last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BackendId(pub(super) u8);
+
+/// Where a tensor lies before the graph is allocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Home {
+    /// Nowhere: the graph's allocator has to find room.
+    Graph,
+    /// With the weights of a back-end.
+    Weights(BackendId),
+    /// In the KV cache or the recurrent state of a back-end.
+    Cache(BackendId),
+}
+
+impl Home {
+    /// Returns the back-end that has it.
+    pub(super) const fn backend(self) -> Option<BackendId> {
+        match self {
+            Home::Graph => None,
+            Home::Weights(backend) | Home::Cache(backend) => Some(backend),
+        }
+    }
+}
+
+/// One tensor.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tensor {
+    pub(super) op: Op,
+    pub(super) kind: TensorType,
+    /// Elements in each dimension, the row first.
+    pub(super) ne: [u64; 4],
+    /// Bytes from one element, row, matrix to the next.
+    pub(super) nb: [u64; 4],
+    pub(super) sources: [Id; SOURCES],
+    /// The tensor that this one is a view of, never itself a view.
+    pub(super) view_of: Id,
+    /// Bytes from the beginning of `view_of`.
+    pub(super) offset: u64,
+    pub(super) home: Home,
+    /// What a back-end's rules ask about some operations: the kind of gate of a [`Op::Glu`], the
+    /// dimension of a [`Op::Concat`], the snapshots of a [`Op::SsmScan`].
+    pub(super) detail: u32,
+    /// Set from outside before each run (`GGML_TENSOR_FLAG_INPUT`).
+    pub(super) is_input: bool,
+    /// Read from outside after each run, so never overwritten (`GGML_TENSOR_FLAG_OUTPUT`).
+    pub(super) is_output: bool,
+    visited: bool,
+}
+
+impl Tensor {
+    /// Returns a contiguous tensor without a source.
+    pub(super) fn new(kind: TensorType, ne: [u64; 4]) -> Tensor {
+        let size = element_bytes(kind);
+        let row = row_bytes(kind, ne[0]);
+        let matrix = row.saturating_mul(ne[1]);
+        Tensor {
+            op: Op::None,
+            kind,
+            ne,
+            nb: [size, row, matrix, matrix.saturating_mul(ne[2])],
+            sources: [Id::NONE; SOURCES],
+            view_of: Id::NONE,
+            offset: 0,
+            home: Home::Graph,
+            detail: 0,
+            is_input: false,
+            is_output: false,
+            visited: false,
+        }
+    }
+
+    /// Returns the bytes from the first to behind the last element (`ggml_nbytes`).
+    pub(super) fn bytes(&self) -> u64 {
+        if self.ne.contains(&0) {
+            return 0;
+        }
+        let rest = |from: usize| {
+            let steps = self.ne[from..].iter().zip(&self.nb[from..]);
+            steps.fold(0u64, |sum, (&ne, &nb)| sum.saturating_add((ne - 1).saturating_mul(nb)))
+        };
+        match self.kind.block() {
+            Some((block, _)) if block > 1 => (self.ne[0].saturating_mul(self.nb[0]) / block).saturating_add(rest(1)),
+            _ => element_bytes(self.kind).saturating_add(rest(0)),
+        }
+    }
+
+    /// Returns the number of elements.
+    pub(super) fn elements(&self) -> u64 {
+        self.ne.iter().fold(1, |product, &ne| product.saturating_mul(ne))
+    }
+
+    /// Returns the number of rows.
+    pub(super) fn rows(&self) -> u64 {
+        self.ne[1..].iter().fold(1, |product, &ne| product.saturating_mul(ne))
+    }
+
+    /// Returns whether rows follow each other without a gap, up from dimension `from`: 0 asks for
+    /// everything (`ggml_is_contiguous`), 1 lets rows stand apart (`ggml_is_contiguous_1`).
+    pub(super) fn is_contiguous_from(&self, from: usize) -> bool {
+        let (block, size) = self.kind.block().unwrap_or((1, 1));
+        if self.ne[0] != block && self.nb[0] != size {
+            return false;
+        }
+        let mut next = size.saturating_mul(self.ne[0] / block.max(1));
+        for dimension in 1..4 {
+            if dimension > from {
+                if self.ne[dimension] != 1 && self.nb[dimension] != next {
+                    return false;
+                }
+                next = next.saturating_mul(self.ne[dimension]);
+            } else {
+                next = self.ne[dimension].saturating_mul(self.nb[dimension]);
+            }
+        }
+        true
+    }
+
+    /// Returns whether the tensor has no gaps.
+    pub(super) fn is_contiguous(&self) -> bool {
+        self.is_contiguous_from(0)
+    }
+
+    /// Returns the sources in order.
+    pub(super) fn sources(&self) -> impl Iterator<Item = Id> + use<> {
+        self.sources.into_iter().filter(|&source| source != Id::NONE)
+    }
+
+    /// Returns whether it is a view of another tensor.
+    pub(super) fn is_view(&self) -> bool {
+        self.view_of != Id::NONE
+    }
+}
+
+/// Returns the bytes of one block of elements, ggml's `nb[0]`.
+pub(super) fn element_bytes(kind: TensorType) -> u64 {
+    kind.block().map_or(1, |(_, bytes)| bytes)
+}
+
+/// Returns the bytes of a row (`ggml_row_size`).
+pub(super) fn row_bytes(kind: TensorType, elements: u64) -> u64 {
+    super::super::tensor::row_bytes(kind, elements).0
+}
+
+/// A graph as llama.cpp builds it: all tensors, and the nodes in the order they are computed.
+#[derive(Debug, Default)]
+pub(super) struct Graph {
+    pub(super) tensors: Vec<Tensor>,
+    /// What is computed, in order.
+    pub(super) nodes: Vec<Id>,
+    /// What is only read: weights, caches, inputs.
+    pub(super) leafs: Vec<Id>,
+    /// Nodes whose back-end llama.cpp sets itself (`ggml_backend_sched_set_tensor_backend`).
+    pub(super) pinned: Vec<(Id, BackendId)>,
+    /// Operations that must run where their block is, or are switched off for the whole model.
+    pub(super) fused: Vec<Fused>,
+}
+
+/// An operation that llama.cpp tries before it uses it (`llm_graph_fused_node`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fused {
+    pub(super) what: FusedOp,
+    pub(super) tensor: Id,
+    /// Where its block is.
+    pub(super) block: BackendId,
+}
+
+/// The operations that are tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FusedOp {
+    FlashAttention,
+    GatedDeltaNet,
+    LightningIndexer,
+    HyperConnections,
+}
+
+impl Graph {
+    /// Returns a tensor.
+    pub(super) fn get(&self, id: Id) -> &Tensor {
+        &self.tensors[id.index()]
+    }
+
+    /// Changes a tensor.
+    pub(super) fn get_mut(&mut self, id: Id) -> &mut Tensor {
+        &mut self.tensors[id.index()]
+    }
+
+    /// Adds a tensor.
+    pub(super) fn push(&mut self, tensor: Tensor) -> Id {
+        let id = Id(u32::try_from(self.tensors.len()).unwrap_or(u32::MAX - 1));
+        self.tensors.push(tensor);
+        id
+    }
+
+    /// Adds what a tensor depends on, and itself, to the nodes (`ggml_build_forward_expand`): what
+    /// was visited before stays where it is.
+    pub(super) fn expand(&mut self, id: Id) {
+        if std::mem::replace(&mut self.get_mut(id).visited, true) {
+            return;
+        }
+        for source in self.get(id).sources {
+            if source != Id::NONE {
+                self.expand(source);
+            }
+        }
+        if self.get(id).op == Op::None {
+            self.leafs.push(id);
+        } else {
+            self.nodes.push(id);
+        }
+    }
+
+    /// Forgets everything but keeps the room.
+    pub(super) fn clear(&mut self) {
+        self.tensors.clear();
+        self.nodes.clear();
+        self.leafs.clear();
+        self.pinned.clear();
+        self.fused.clear();
+    }
+}

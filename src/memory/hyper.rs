@@ -1,0 +1,136 @@
+//! The hyperparameters that decide which graph a model has, beside its tensors.
+
+use serde::{Deserialize, Serialize};
+
+use super::keys::Keys;
+
+/// Declares the hyperparameters once: name, key under the architecture's prefix, kind.
+macro_rules! hyperparameters {
+    ($($name:ident = $key:literal $kind:ident,)*) => {
+        /// A hyperparameter, a key of the header.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        #[expect(missing_docs, reason = "the keys are GGUF's own")]
+        pub enum Hyper {
+            $(#[serde(rename = $key)] $name,)*
+        }
+
+        impl Hyperparameters {
+            /// Takes those that a header has.
+            pub(super) fn read(keys: &Keys) -> Hyperparameters {
+                let mut found = Vec::new();
+                $(found.extend(value::$kind(keys, $key).map(|value| (Hyper::$name, value)));)*
+                found.retain(|&(_, value)| value != 0);
+                found.sort_unstable();
+                found.shrink_to_fit();
+                Hyperparameters(found)
+            }
+        }
+    };
+}
+
+hyperparameters! {
+    SituLinearBeta = "activation.situ_linear_beta" float,
+    AttnLogitSoftcapping = "attn_logit_softcapping" float,
+    AttentionScale = "attention.scale" float,
+    AttentionTemperatureLength = "attention.temperature_length" number,
+    AttentionTemperatureScale = "attention.temperature_scale" float,
+    AttentionValueScale = "attention.value_scale" float,
+    AttnResBlockSize = "attn_res.block_size" number,
+    BlockSize = "block_size" number,
+    ClampKqv = "attention.clamp_kqv" float,
+    ConvKernelSize = "conv_kernel_size" number,
+    DecoderBlockCount = "decoder_block_count" number,
+    DeepstackLayers = "n_deepstack_layers" number,
+    EmbeddingScale = "embedding_scale" float,
+    ExpertCount = "expert_count" number,
+    ExpertFeedForwardLength = "expert_feed_forward_length" number,
+    ExpertGatingFunc = "expert_gating_func" number,
+    ExpertGroups = "expert_group_count" number,
+    ExpertGroupsUsed = "expert_group_used_count" number,
+    ExpertLatentLength = "expert_latent_length" number,
+    ExpertSharedCount = "expert_shared_count" number,
+    ExpertSharedFeedForwardLength = "expert_shared_feed_forward_length" number,
+    ExpertWeightsNorm = "expert_weights_norm" flag,
+    ExpertWeightsScale = "expert_weights_scale" float,
+    ExpertsPerGroup = "experts_per_group" number,
+    FinalLogitSoftcapping = "final_logit_softcapping" float,
+    FullAttentionInterval = "full_attention_interval" number,
+    HyperConnections = "hyper_connection.count" number,
+    IndexerBlockSize = "attention.indexer.block_size" number,
+    IndexerHeads = "attention.indexer.head_count" number,
+    IndexerKeyLength = "attention.indexer.key_length" number,
+    IndexerTopK = "attention.indexer.top_k" number,
+    InterleaveMoeLayerStep = "interleave_moe_layer_step" number,
+    KdaHeadDim = "kda.head_dim" number,
+    KeyLengthMla = "attention.key_length_mla" number,
+    KvLoraRank = "attention.kv_lora_rank" number,
+    LeadingDenseBlocks = "leading_dense_block_count" number,
+    LogitScale = "logit_scale" float,
+    MaxAlibiBias = "attention.max_alibi_bias" float,
+    MoeEveryNLayers = "moe_every_n_layers" number,
+    OutputGroupCount = "attention.output_group_count" number,
+    PoolingType = "pooling_type" number,
+    QLoraRank = "attention.q_lora_rank" number,
+    ResidualScale = "residual_scale" float,
+    RescaleEveryNLayers = "rescale_every_n_layers" number,
+    RopeDimensions = "rope.dimension_count" number,
+    RopeDimensionsSwa = "rope.dimension_count_swa" number,
+    RopeSections = "rope.dimension_sections" sections,
+    RopeOriginalContext = "rope.scaling.original_context_length" number,
+    RouterLogitSoftcapping = "router_logit_softcapping" float,
+    ShortconvLCache = "shortconv.l_cache" number,
+    SsmConvKernel = "ssm.conv_kernel" number,
+    SsmDtBCRms = "ssm.dt_b_c_rms" flag,
+    SsmGroupCount = "ssm.group_count" number,
+    SsmInnerSize = "ssm.inner_size" number,
+    SsmStateSize = "ssm.state_size" number,
+    SsmTimeStepRank = "ssm.time_step_rank" number,
+    SwinNorm = "swin_norm" flag,
+    TimeDecayExtraDim = "time_decay_extra_dim" number,
+    TimeMixExtraDim = "time_mix_extra_dim" number,
+    TokenShiftCount = "token_shift_count" number,
+    UseParallelResidual = "use_parallel_residual" flag,
+    ValueLengthMla = "attention.value_length_mla" number,
+    WkvHeadSize = "wkv.head_size" number,
+}
+
+/// The hyperparameters of a model, without those that are 0 or missing: integers and flags as they
+/// are, floats by their bits.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Hyperparameters(Vec<(Hyper, u32)>);
+
+impl Hyperparameters {
+    /// Returns an integer or a flag, 0 where it is missing.
+    pub fn number(&self, key: Hyper) -> u32 {
+        let at = self.0.binary_search_by_key(&key, |&(key, _)| key);
+        at.map_or(0, |at| self.0[at].1)
+    }
+
+    /// Returns a float, 0 where it is missing.
+    pub fn float(&self, key: Hyper) -> f32 {
+        f32::from_bits(self.number(key))
+    }
+}
+
+/// How each kind of value is read.
+mod value {
+    use super::Keys;
+
+    pub(super) fn number(keys: &Keys, key: &str) -> Option<u32> {
+        keys.number(key)
+    }
+
+    /// Whether any section is not empty.
+    pub(super) fn sections(keys: &Keys, key: &str) -> Option<u32> {
+        keys.array(key).map(|sections| u32::from(sections.iter().any(|&section| section != 0)))
+    }
+
+    pub(super) fn flag(keys: &Keys, key: &str) -> Option<u32> {
+        keys.flag(key).map(u32::from)
+    }
+
+    pub(super) fn float(keys: &Keys, key: &str) -> Option<u32> {
+        keys.float(key).map(f32::to_bits)
+    }
+}
