@@ -7,8 +7,20 @@ use crate::memory::graph::tensor::Id;
 use crate::memory::hyper::Hyper;
 use crate::memory::tensor::Role;
 
+use super::Family;
+
+/// Returns what builds the graph of an architecture of this family.
+pub(super) fn of(architecture: &str) -> Option<Family> {
+    Some(match architecture {
+        "llama" => llama,
+        "qwen2" => qwen2,
+        "qwen3" | "qwen3moe" => qwen3,
+        _ => return None,
+    })
+}
+
 /// Llama, Mistral, Mixtral and what is converted as them.
-pub(super) fn llama(g: &mut Builder) {
+fn llama(g: &mut Builder) {
     decoder(g, |g, qkv, positions| {
         let factors = g.rope_factors();
         rope(g, qkv, positions, factors)
@@ -16,12 +28,12 @@ pub(super) fn llama(g: &mut Builder) {
 }
 
 /// Qwen 2: biases, which every projection takes where there are some.
-pub(super) fn qwen2(g: &mut Builder) {
+fn qwen2(g: &mut Builder) {
     decoder(g, |g, qkv, positions| rope(g, qkv, positions, Id::NONE));
 }
 
 /// Qwen 3: norms of queries and keys, head by head.
-pub(super) fn qwen3(g: &mut Builder) {
+fn qwen3(g: &mut Builder) {
     decoder(g, |g, qkv, positions| {
         let q = g.norm(Norm::Rms, qkv.q, Role::AttnQNorm);
         let q = g.rope(q, positions, Id::NONE);
@@ -29,11 +41,6 @@ pub(super) fn qwen3(g: &mut Builder) {
         let k = g.rope(k, positions, Id::NONE);
         Qkv { q, k, v: qkv.v }
     });
-}
-
-/// Qwen 3 with experts.
-pub(super) fn qwen3moe(g: &mut Builder) {
-    qwen3(g);
 }
 
 /// Turns queries and keys by their positions.

@@ -7,14 +7,10 @@ use super::model::Builder;
 /// Builds the graph of a family.
 pub(super) type Family = fn(&mut Builder);
 
-/// Returns what builds the graph of an architecture, by its name in the header.
+/// Each family module's table, from an architecture's name in the header to what builds its graph.
+const TABLES: &[fn(&str) -> Option<Family>] = &[llama::of];
+
+/// Returns what builds the graph of an architecture.
 pub(super) fn of(architecture: &str) -> Option<Family> {
-    let family: Family = match architecture {
-        "llama" => llama::llama,
-        "qwen2" => llama::qwen2,
-        "qwen3" => llama::qwen3,
-        "qwen3moe" => llama::qwen3moe,
-        _ => return None,
-    };
-    Some(family)
+    TABLES.iter().find_map(|of| of(architecture))
 }
