@@ -141,6 +141,7 @@ impl Tensors {
             notes.push(format!("{unknown} tensors of unknown type are billed by their room in the file"));
         }
         sorted.blocks.iter_mut().for_each(|list| list.sort_unstable());
+        sorted.globals.sort_unstable();
         Ok(sorted)
     }
 }

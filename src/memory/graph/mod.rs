@@ -27,7 +27,7 @@ use self::backend::Backends;
 use self::model::{Builder, Plan, Uses};
 use self::tensor::{FusedOp, Graph};
 use super::cache::Spread;
-use super::place::Places;
+use super::place::{Device, Places};
 use super::sizes::Sizes;
 use super::structure::Structure;
 use super::{Backend, FlashAttention, Settings};
@@ -87,12 +87,17 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
         lightning_indexer: true,
         hyper_connections: true,
     };
-    if load.settings.flash_attention == FlashAttention::Auto {
-        let graph = build(plan(slots, slots, uses));
-        uses.flash_attention = runs_at_home(&graph, &backends, FusedOp::FlashAttention);
-    }
     let copies = if is_pipelined(load) { PIPELINE_COPIES } else { 1 };
     let mut graph = build(plan(sizes.tokens, sizes.rows, uses));
+    if load.settings.flash_attention == FlashAttention::Auto && !graph.fused.is_empty() {
+        // llama.cpp tries with one token a sequence. Where everything is on one device the number
+        // of tokens moves nothing, and the graph at hand will do.
+        let trial = (!is_on_one_device(load)).then(|| build(plan(slots, slots, uses)));
+        if !runs_at_home(trial.as_ref().unwrap_or(&graph), &backends, FusedOp::FlashAttention) {
+            uses.flash_attention = false;
+            graph = build(plan(sizes.tokens, sizes.rows, uses));
+        }
+    }
     let scheduled = schedule::schedule(&mut graph, &backends, copies);
     let mut bytes = allocate::allocate(&graph, &scheduled, &backends).into_iter().map(Bytes);
     let gpus = bytes.by_ref().take(load.places.gpus()).collect();
@@ -105,6 +110,12 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
 fn runs_at_home(graph: &Graph, backends: &Backends, what: FusedOp) -> bool {
     let places = schedule::fused_places(graph, backends);
     graph.fused.iter().zip(places).all(|(fused, place)| fused.what != what || place == Some(fused.block))
+}
+
+/// Returns whether everything is on one device and no other could take work from it.
+fn is_on_one_device(load: &Load) -> bool {
+    let on_first = load.places.layers().all(|layer| layer == Device::Gpu(0));
+    load.places.gpus() == 0 || (on_first && load.settings.offload_kv && load.settings.cpu_moe == 0)
 }
 
 /// Returns whether several micro-batches are under way at once: several GPUs have everything.

@@ -463,5 +463,7 @@ pub(super) struct Heads {
 }
 
 fn find(tensors: &[TensorShape], role: Role, suffix: Suffix) -> Option<TensorShape> {
-    tensors.iter().find(|tensor| tensor.role == role && tensor.suffix == suffix).copied()
+    // Lists of tensors are sorted by role and suffix first.
+    let at = tensors.partition_point(|tensor| (tensor.role, tensor.suffix) < (role, suffix));
+    tensors.get(at).filter(|tensor| tensor.role == role && tensor.suffix == suffix).copied()
 }
