@@ -46,6 +46,7 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
     let head = head_sizes(architecture, &keys, embedding, heads.first().copied().unwrap_or(0));
 
     let (layouts, layout_of) = unique(tensors.blocks);
+    let (_, shape_of) = unique(layouts.iter().map(|layout| without_precision(layout)).collect());
     let limits = |key: &str, block: usize| {
         keys.floats(key).is_some_and(|limits| limits.get(block).or(limits.last()).is_some_and(|&limit| limit > 1e-6))
     };
@@ -54,6 +55,7 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
         let (head_k, head_v) = if windowed { head.windowed } else { head.full };
         BlockKind {
             layout: layout_of[block],
+            shape: shape_of[usize::from(layout_of[block])],
             heads: heads[block],
             heads_kv: heads_kv[block],
             head_k,
@@ -209,6 +211,18 @@ fn unique<T: Ord + Clone>(values: Vec<T>) -> (Vec<T>, Vec<u16>) {
     let indices = indices.collect();
     list.shrink_to_fit();
     (list, indices)
+}
+
+/// Returns a layout without what back-ends do not tell apart: quantised matrices are alike. Beside
+/// shared experts all stay as they are, since those of one type are computed together.
+fn without_precision(layout: &[TensorShape]) -> Vec<TensorShape> {
+    const ANY: TensorType = TensorType(2);
+    let shares = layout.iter().any(|tensor| tensor.role == Role::FfnUpShexp);
+    let alike = |tensor: &TensorShape| {
+        let kind = if tensor.kind.is_quantised() && !shares { ANY } else { tensor.kind };
+        TensorShape { kind, ..*tensor }
+    };
+    layout.iter().map(alike).collect()
 }
 
 /// The widths of a key and a value head, in full and in windowed blocks.

@@ -94,6 +94,9 @@ pub struct Memory {
 pub struct BlockKind {
     /// Its tensors, an index into [`Structure::layouts`].
     pub layout: u16,
+    /// Kinds whose layouts differ in the precision of weights alone have the same number here: on
+    /// the device of their weights their graphs take the same room.
+    pub shape: u16,
     /// Query heads.
     pub heads: u32,
     /// Key and value heads.
