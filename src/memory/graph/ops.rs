@@ -2,7 +2,7 @@
 //!
 //! Only what decides about memory is kept: no scale, no angle, no epsilon.
 
-use super::tensor::{F32, Graph, I32, Id, Op, SOURCES, Tensor, row_bytes};
+use super::tensor::{F32, Graph, I32, Id, Op, Tensor, row_bytes};
 use crate::gguf::TensorType;
 
 /// The gates of a [`Op::Glu`], as far as back-ends tell them apart.
@@ -21,7 +21,7 @@ impl Graph {
     fn result(&mut self, op: Op, kind: TensorType, ne: [u64; 4], sources: &[Id]) -> Id {
         let mut tensor = Tensor::new(kind, ne);
         tensor.op = op;
-        tensor.sources[..sources.len()].copy_from_slice(sources);
+        tensor.set_sources(sources);
         self.push(tensor)
     }
 
@@ -41,9 +41,8 @@ impl Graph {
         let whole = *self.get(a);
         let mut tensor = Tensor::new(whole.kind, whole.ne);
         tensor.op = op;
-        tensor.nb = whole.nb;
-        tensor.sources = [Id::NONE; SOURCES];
-        tensor.sources[..sources.len()].copy_from_slice(sources);
+        tensor.set_strides(whole.nb);
+        tensor.set_sources(sources);
         tensor.view_of = whole.view_of.get().unwrap_or(a);
         tensor.offset = whole.offset;
         self.push(tensor)

@@ -175,6 +175,7 @@ pub(super) struct Tensor {
     pub(super) ne: [u64; 4],
     /// Bytes from one element, row, matrix to the next.
     pub(super) nb: [u64; 4],
+    /// What it is computed from; those that are absent are left out, so the rest follow each other.
     pub(super) sources: [Id; SOURCES],
     /// The tensor that this one is a view of, never itself a view.
     pub(super) view_of: Id,
@@ -190,6 +191,8 @@ pub(super) struct Tensor {
     pub(super) is_output: bool,
     /// How often nodes of the graph read it.
     pub(super) uses: u32,
+    /// Made without gaps, and never given other strides.
+    is_dense: bool,
     visited: bool,
 }
 
@@ -212,12 +215,30 @@ impl Tensor {
             is_input: false,
             is_output: false,
             uses: 0,
+            is_dense: true,
             visited: false,
+        }
+    }
+
+    /// Sets the strides.
+    pub(super) fn set_strides(&mut self, nb: [u64; 4]) {
+        self.nb = nb;
+        self.is_dense = false;
+    }
+
+    /// Sets what it is computed from, without those that are absent.
+    pub(super) fn set_sources(&mut self, sources: &[Id]) {
+        let present = sources.iter().filter(|&&source| source != Id::NONE);
+        for (place, &source) in self.sources.iter_mut().zip(present) {
+            *place = source;
         }
     }
 
     /// Returns the bytes from the first to behind the last element (`ggml_nbytes`).
     pub(super) fn bytes(&self) -> u64 {
+        if self.is_dense {
+            return self.nb[3].saturating_mul(self.ne[3]);
+        }
         if self.ne.contains(&0) {
             return 0;
         }
@@ -264,12 +285,12 @@ impl Tensor {
 
     /// Returns whether the tensor has no gaps.
     pub(super) fn is_contiguous(&self) -> bool {
-        self.is_contiguous_from(0)
+        self.is_dense || self.is_contiguous_from(0)
     }
 
     /// Returns the sources in order.
     pub(super) fn sources(&self) -> impl Iterator<Item = Id> + use<> {
-        self.sources.into_iter().filter(|&source| source != Id::NONE)
+        self.sources.into_iter().take_while(|&source| source != Id::NONE)
     }
 
     /// Returns whether it is a view of another tensor.
@@ -344,11 +365,9 @@ impl Graph {
         if std::mem::replace(&mut self.get_mut(id).visited, true) {
             return;
         }
-        for source in self.get(id).sources {
-            if source != Id::NONE {
-                self.expand(source);
-                self.get_mut(source).uses += 1;
-            }
+        for source in self.get(id).sources() {
+            self.expand(source);
+            self.get_mut(source).uses += 1;
         }
         if self.get(id).op == Op::None {
             self.leafs.push(id);
