@@ -19,10 +19,11 @@ pub(super) enum Glu {
 impl Graph {
     /// Adds a result of the given type and shape.
     fn result(&mut self, op: Op, kind: TensorType, ne: [u64; 4], sources: &[Id]) -> Id {
-        let mut tensor = Tensor::new(kind, ne);
+        let id = self.push(Tensor::new(kind, ne));
+        let tensor = self.get_mut(id);
         tensor.op = op;
         tensor.set_sources(sources);
-        self.push(tensor)
+        id
     }
 
     /// Adds a result shaped like `a`, without its gaps (`ggml_dup_tensor`).
@@ -38,14 +39,15 @@ impl Graph {
 
     /// Adds a view with the strides of `a`, shared by every operation that writes into a source.
     pub(super) fn view_as(&mut self, op: Op, a: Id, sources: &[Id]) -> Id {
-        let whole = *self.get(a);
-        let mut tensor = Tensor::new(whole.kind, whole.ne);
+        let Tensor { kind, ne, nb, view_of, offset, .. } = *self.get(a);
+        let id = self.push(Tensor::new(kind, ne));
+        let tensor = self.get_mut(id);
         tensor.op = op;
-        tensor.set_strides(whole.nb);
+        tensor.set_strides(nb);
         tensor.set_sources(sources);
-        tensor.view_of = whole.view_of.get().unwrap_or(a);
-        tensor.offset = whole.offset;
-        self.push(tensor)
+        tensor.view_of = view_of.get().unwrap_or(a);
+        tensor.offset = offset;
+        id
     }
 
     /// Adds an input of the graph.

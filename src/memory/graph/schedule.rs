@@ -317,7 +317,12 @@ fn collect(
     copies: u32,
     backends: &Backends,
 ) -> Scheduled {
-    let mut scheduled = Scheduled::default();
+    let inputs: usize = splits.iter().map(|split| split.inputs.len()).sum();
+    let mut scheduled = Scheduled {
+        steps: Vec::with_capacity(graph.nodes.len() + 2 * inputs + 16),
+        leafs: Vec::with_capacity(graph.leafs.len()),
+        kept: Vec::with_capacity(inputs),
+    };
     let cpu = backends.cpu();
     if copies > 1 {
         // Every input has a copy for each micro-batch under way, the original among them.

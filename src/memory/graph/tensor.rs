@@ -198,6 +198,7 @@ pub(super) struct Tensor {
 
 impl Tensor {
     /// Returns a contiguous tensor without a source.
+    #[inline]
     pub(super) fn new(kind: TensorType, ne: [u64; 4]) -> Tensor {
         let size = element_bytes(kind);
         let row = row_bytes(kind, ne[0]);
@@ -353,6 +354,7 @@ impl Graph {
     }
 
     /// Adds a tensor.
+    #[inline]
     pub(super) fn push(&mut self, tensor: Tensor) -> Id {
         let id = Id(u32::try_from(self.tensors.len()).unwrap_or(u32::MAX - 1));
         self.tensors.push(tensor);
@@ -376,12 +378,14 @@ impl Graph {
         }
     }
 
-    /// Forgets everything but keeps the room.
-    pub(super) fn clear(&mut self) {
-        self.tensors.clear();
-        self.nodes.clear();
-        self.leafs.clear();
-        self.pinned.clear();
-        self.fused.clear();
+    /// Returns an empty graph with room for as many blocks.
+    pub(super) fn with_room(blocks: usize) -> Graph {
+        // A usual block has some 50 tensors, 35 of them nodes; beside them there are the inputs.
+        Graph {
+            tensors: Vec::with_capacity(64 * blocks + 64),
+            nodes: Vec::with_capacity(40 * blocks + 32),
+            leafs: Vec::with_capacity(16 * blocks + 16),
+            ..Graph::default()
+        }
     }
 }
