@@ -112,7 +112,7 @@ struct Tensors {
 impl Tensors {
     fn sort(header: &Header, blocks: u32, notes: &mut Vec<String>) -> Result<Tensors, StructureError> {
         let mut sorted = Tensors {
-        globals: Vec::new(),
+            globals: Vec::new(),
             blocks: vec![Vec::new(); blocks as usize],
             shows: vec![Shown::default(); blocks as usize],
         };

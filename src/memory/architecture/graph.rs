@@ -6,10 +6,7 @@ use super::super::structure::Structure;
 /// Returns whether a batch is either tokens or embeddings, never both
 /// (`llm_arch_supports_mixed_batch`).
 pub(in crate::memory) fn has_separate_batches(architecture: &str) -> bool {
-    matches!(
-        architecture,
-        "cogvlm" | "deepseek4" | "granite-switch" | "eagle3" | "dflash" | "gemma4-assistant"
-    )
+    matches!(architecture, "cogvlm" | "deepseek4" | "granite-switch" | "eagle3" | "dflash" | "gemma4-assistant")
 }
 
 /// Returns whether a position is four numbers (multimodal rope, `llama_model_rope_type`).

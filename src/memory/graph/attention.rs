@@ -155,11 +155,8 @@ impl Builder<'_> {
     pub(super) fn batch_input(&mut self) -> AttentionInput {
         let (tokens, kind) = (self.tokens(), if self.flash() { F16 } else { F32 });
         let full = self.input(kind, [tokens, tokens, 1, 1]);
-        let windowed = if self.plan.structure.memory.windowed {
-            self.input(kind, [tokens, tokens, 1, 1])
-        } else {
-            Id::NONE
-        };
+        let windowed =
+            if self.plan.structure.memory.windowed { self.input(kind, [tokens, tokens, 1, 1]) } else { Id::NONE };
         AttentionInput::Batch { full, windowed }
     }
 
@@ -195,7 +192,8 @@ impl Builder<'_> {
             let Tensor { kind, nb, .. } = *self.get(qkv);
             let mut at = 0u64;
             let mut part = |(width, count): (u64, u64)| {
-                let view = self.view_3d(qkv, [width, count, tokens], [row_bytes(kind, width), nb[1]], row_bytes(kind, at));
+                let view =
+                    self.view_3d(qkv, [width, count, tokens], [row_bytes(kind, width), nb[1]], row_bytes(kind, at));
                 at = at.saturating_add(width.saturating_mul(count));
                 view
             };

@@ -3,7 +3,7 @@
 
 use super::model::Builder;
 use super::ops::Glu;
-use super::tensor::{I32, F32, Id, Op, Tensor};
+use super::tensor::{F32, I32, Id, Op, Tensor};
 use crate::memory::hyper::Hyper;
 use crate::memory::tensor::{Role, Suffix};
 

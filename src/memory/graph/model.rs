@@ -96,7 +96,13 @@ impl DerefMut for Builder<'_> {
 impl<'a> Builder<'a> {
     /// Returns a builder of an empty graph.
     pub(super) fn new(plan: Plan<'a>) -> Builder<'a> {
-        Builder { graph: Graph::with_room(plan.blocks.len()), plan, block: None, weights: Vec::new(), caches: Vec::new() }
+        Builder {
+            graph: Graph::with_room(plan.blocks.len()),
+            plan,
+            block: None,
+            weights: Vec::new(),
+            caches: Vec::new(),
+        }
     }
 
     /// Returns the architecture's name.
