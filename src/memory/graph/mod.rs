@@ -27,6 +27,7 @@ use self::backend::Backends;
 use self::model::{Builder, Plan, Uses};
 use self::tensor::{FusedOp, Graph};
 use super::cache::Spread;
+use super::flash::wished;
 use super::place::Places;
 use super::sizes::Sizes;
 use super::structure::Structure;
@@ -81,13 +82,14 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
         family(&mut builder);
         builder.graph
     };
+    let wished = wished(load.structure, load.settings);
     let mut uses = Uses {
-        flash_attention: load.settings.flash_attention != FlashAttention::Off,
+        flash_attention: wished != FlashAttention::Off,
         gated_delta_net: true,
         lightning_indexer: true,
         hyper_connections: true,
     };
-    if load.settings.flash_attention == FlashAttention::Auto {
+    if wished == FlashAttention::Auto {
         let graph = build(plan(slots, slots, uses));
         uses.flash_attention = runs_at_home(&graph, &backends, FusedOp::FlashAttention);
     }
