@@ -10,8 +10,9 @@ use super::Load;
 use crate::memory::place::Device;
 use crate::memory::structure::BlockKind;
 
-/// Rounds of a repetition that are built: the first leaves the gaps that the second finds, and
-/// from the third on nothing is new.
+/// Rounds of a repetition that are built, at least: the first leaves the gaps that the second finds,
+/// and from the third on nothing is new. Where weights are copied some gaps are found by every other
+/// round only, so there an even number of rounds is stood for by an even one.
 const ROUNDS: usize = 3;
 
 /// The longest period looked for; hybrids and sliding windows repeat after at most 8 blocks.
@@ -62,7 +63,9 @@ fn representatives(all: &[Signature]) -> Vec<u32> {
     while at < all.len() {
         let (period, rounds) = repetition(&all[at..]);
         let stretch = &all[at..at + period * rounds];
-        let built = &stretch[stretch.len() - period * rounds.min(ROUNDS)..];
+        let evens = if stretch.iter().any(|block| block.copied.is_some()) { (rounds + ROUNDS) % 2 } else { 0 };
+        let rounds = rounds.min(ROUNDS + evens);
+        let built = &stretch[stretch.len() - period * rounds..];
         let before = &stretch[..stretch.len() - built.len()];
         // Copied weights fit the gaps that those of the block before left, or not.
         let pairs = |from: usize, to: usize| stretch[from..to].windows(2).map(|pair| (pair[0].copied, pair[1].copied));
