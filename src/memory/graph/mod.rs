@@ -7,7 +7,8 @@
 //! - [`tensor`] and [`ops`]: ggml's tensors and operations;
 //! - [`model`], [`attention`], [`feed_forward`]: what llama.cpp's `llm_graph_context` offers;
 //! - [`families`]: one small module a family of architectures;
-//! - [`backend`], [`cuda`], [`fusion`]: what a back-end decides about memory;
+//! - [`backend`]: what a back-end decides about memory: [`cuda`] with [`fusion`], [`metal`] with
+//!   [`metal_order`];
 //! - [`reduce`]: the few blocks that stand for all.
 
 mod allocate;
@@ -17,6 +18,8 @@ mod cuda;
 mod families;
 mod feed_forward;
 mod fusion;
+mod metal;
+mod metal_order;
 mod model;
 mod ops;
 mod reduce;

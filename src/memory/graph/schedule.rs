@@ -6,7 +6,6 @@
 //! tensors that it reads from elsewhere are copied.
 
 use super::backend::Backends;
-use super::fusion;
 use super::tensor::{BackendId, Graph, Home, Id, Op, Tensor};
 
 /// A graph ready to be allocated.
@@ -348,9 +347,7 @@ fn collect(
     scheduled.leafs.extend(leafs);
     let mut kept = Vec::new();
     for split in splits {
-        if backends.fuses(split.backend) {
-            fusion::optimise(graph, split.nodes.clone(), &mut kept);
-        }
+        backends.optimise(split.backend, graph, split.nodes.clone(), &mut kept);
     }
     kept.sort_by_key(|kept| kept.until);
     let mut kept = kept.as_slice();
