@@ -196,9 +196,11 @@ impl Decoder {
 }
 
 impl Inputs {
-    /// Returns the inputs of a model: without a memory, attention looks at the batch alone.
+    /// Returns the inputs of a model: without a memory, attention looks at the batch alone. So does
+    /// llama's embedding model, although it has a cache.
     pub(super) fn new(g: &mut Builder) -> Inputs {
-        let attention = if g.plan.structure.memory.any { g.attention_input() } else { g.batch_input() };
+        let alone = !g.plan.structure.memory.any || g.architecture() == "llama-embed";
+        let attention = if alone { g.batch_input() } else { g.attention_input() };
         let positions = g.positions();
         let tokens = g.tokens();
         let tempered = g.float(Hyper::AttentionTemperatureScale) != 0.0;
