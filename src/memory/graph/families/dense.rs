@@ -11,15 +11,17 @@ use crate::memory::tensor::{Role, Suffix};
 /// Returns what builds the graph of an architecture of this family.
 pub(super) fn of(architecture: &str) -> Option<Family> {
     let family: Family = match architecture {
-        "llama" | "dream" | "ernie4_5" | "exaone" | "granitemoe" | "internlm2" | "llada" | "minicpm" | "mistral3" | "openelm"
-        | "paddleocr" | "pangu-embedded" | "qwen" | "qwen2" | "qwen2vl" | "qwen3" | "qwen3moe" | "qwen3vl"
+        "llama" | "dream" | "ernie4_5" | "exaone" | "granitemoe" | "internlm2" | "llada" | "minicpm" | "mistral3" | "paddleocr"
+        | "pangu-embedded" | "qwen" | "qwen2" | "qwen2vl" | "qwen3" | "qwen3moe" | "qwen3vl"
         | "xverse" => |g| LLAMA.build(g),
         // Each without a gate; apertus' xielu is as any other activation here.
         "arcee" => |g| Decoder { activation: Activation::ReluSqr, ..LLAMA }.build(g),
         "apertus" => |g| Decoder { activation: Activation::Relu, ..LLAMA }.build(g),
         // Gate and `up` are one matrix.
         "chatglm" => |g| Decoder { activation: Activation::Swiglu, ..LLAMA }.build(g),
-        "phi3" => |g| Decoder { activation: Activation::Swiglu, scales_queries: true, ..LLAMA }.build(g),
+        "phi3" => {
+            |g| Decoder { activation: Activation::Swiglu, scales_queries: true, join: phi3_join, ..LLAMA }.build(g)
+        }
         "glm4" => |g| Decoder { activation: Activation::Swiglu, join: normed_twice, ..LLAMA }.build(g),
         // Llama but for rope: alibi instead (baichuan's 13B, told by its depth, and refact), none in
         // each fourth block (smollm3), none at all in some (granite).
@@ -30,6 +32,7 @@ pub(super) fn of(architecture: &str) -> Option<Family> {
         // Queries and keys are turned before they are normed.
         "hunyuan-dense" | "hunyuan_vl" | "maincoder" => |g| Decoder { turns_first: true, ..LLAMA }.build(g),
         "seed_oss" => |g| Decoder { join: in_turn_by_post_norm, ..LLAMA }.build(g),
+        "openelm" => |g| Decoder { join: openelm_join, ..LLAMA }.build(g),
         "plamo" => |g| Decoder { join: beside, ..LLAMA }.build(g),
         "spark2_5" => |g| Decoder { activation: Activation::Gelu, ..LLAMA }.build(g),
         // Some of its blocks lack attention, or the network.
@@ -74,6 +77,23 @@ fn in_turn_by_post_norm(how: &Decoder, g: &mut Builder, Parts { x, attended, .. 
     let normed = g.norm(how.norm, sum, Role::PostAttentionNorm);
     let fed = how.network(g, normed);
     g.add(fed, sum)
+}
+
+/// One half after the other, the first sum the other way round: it then takes the place of what the
+/// block was given.
+fn openelm_join(how: &Decoder, g: &mut Builder, Parts { x, attended, .. }: Parts) -> Id {
+    let sum = g.add(x, attended);
+    let normed = g.norm(how.norm, sum, Role::FfnNorm);
+    let fed = how.network(g, normed);
+    g.add(fed, sum)
+}
+
+/// One half after the other, the second sum the other way round.
+fn phi3_join(how: &Decoder, g: &mut Builder, Parts { x, attended, .. }: Parts) -> Id {
+    let sum = g.add(attended, x);
+    let normed = g.norm(how.norm, sum, Role::FfnNorm);
+    let fed = how.network(g, normed);
+    g.add(sum, fed)
 }
 
 /// The network beside attention, on the same norm (falcon, plamo).
