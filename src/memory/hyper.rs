@@ -40,7 +40,6 @@ hyperparameters! {
     ClampKqv = "attention.clamp_kqv" float,
     ConvKernelSize = "conv_kernel_size" number,
     DecoderBlockCount = "decoder_block_count" number,
-    DeepstackLayers = "n_deepstack_layers" number,
     EmbeddingScale = "embedding_scale" float,
     ExpertCount = "expert_count" number,
     ExpertFeedForwardLength = "expert_feed_forward_length" number,
@@ -55,6 +54,8 @@ hyperparameters! {
     ExpertsPerGroup = "experts_per_group" number,
     FinalLogitSoftcapping = "final_logit_softcapping" float,
     FullAttentionInterval = "full_attention_interval" number,
+    HrmLayersPerStack = "hrm.layers_per_stack" number,
+    HrmLCycles = "hrm.l_cycles" number,
     HyperConnections = "hyper_connection.count" number,
     IndexerBlockSize = "attention.indexer.block_size" number,
     IndexerHeads = "attention.indexer.head_count" number,
@@ -68,6 +69,7 @@ hyperparameters! {
     LogitScale = "logit_scale" float,
     MaxAlibiBias = "attention.max_alibi_bias" float,
     MoeEveryNLayers = "moe_every_n_layers" number,
+    NumLoops = "num_loops" number,
     OutputGroupCount = "attention.output_group_count" number,
     PoolingType = "pooling_type" number,
     QLoraRank = "attention.q_lora_rank" number,
@@ -77,8 +79,10 @@ hyperparameters! {
     RopeDimensionsSwa = "rope.dimension_count_swa" number,
     RopeSections = "rope.dimension_sections" sections,
     RopeOriginalContext = "rope.scaling.original_context_length" number,
+    RopeUnused = "rope.scaling.finetuned" denied,
     RouterLogitSoftcapping = "router_logit_softcapping" float,
     ShortconvLCache = "shortconv.l_cache" number,
+    SkipLoopFinalNorm = "skip_loop_final_norm" flag,
     SsmConvKernel = "ssm.conv_kernel" number,
     SsmDtBCRms = "ssm.dt_b_c_rms" flag,
     SsmGroupCount = "ssm.group_count" number,
@@ -128,6 +132,11 @@ mod value {
 
     pub(super) fn flag(keys: &Keys, key: &str) -> Option<u32> {
         keys.flag(key).map(u32::from)
+    }
+
+    /// Whether a flag is there and says no.
+    pub(super) fn denied(keys: &Keys, key: &str) -> Option<u32> {
+        keys.flag(key).map(|flag| u32::from(!flag))
     }
 
     pub(super) fn float(keys: &Keys, key: &str) -> Option<u32> {

@@ -50,6 +50,7 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
     let limits = |key: &str, block: usize| {
         keys.floats(key).is_some_and(|limits| limits.get(block).or(limits.last()).is_some_and(|&limit| limit > 1e-6))
     };
+    let stacked = architecture::stacked(&facts);
     let each = (0..count).map(|block| {
         let windowed = windows.blocks[block];
         let (head_k, head_v) = if windowed { head.windowed } else { head.full };
@@ -65,6 +66,8 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
             windowed,
             recurrent: remembered.recurrent[block],
             indexed: remembered.indexed[block],
+            deepstack: stacked.blocks.get(block).copied().unwrap_or(false),
+            nope: architecture::leaves_unturned(architecture, block),
             clamps_shared: limits("swiglu_clamp_shexp", block),
             clamps_experts: limits("swiglu_clamp_exp", block),
             mtp: block >= facts.trunk && facts.trunk > 0,
@@ -81,7 +84,7 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
         quantisation: header.metadata.file_type().map(str::to_owned),
         parameters: parameters(header),
         notes,
-        dimensions: dimensions(header, &keys, embedding, windows.tokens, remembered.indexer),
+        dimensions: dimensions(header, &keys, embedding, windows.tokens, stacked.parts, remembered.indexer),
         memory: Memory {
             any: remembered.any,
             windowed: windows.blocks.contains(&true),
@@ -167,6 +170,7 @@ fn split_role(stem: &str) -> (Role, Suffix) {
         Some((name, "bias")) => (name, Suffix::Bias),
         Some((name, "scale")) => (name, Suffix::Scale),
         Some((name, "input_scale")) => (name, Suffix::Other),
+        Some((name @ "ffn.act", "scales")) => (name, Suffix::Scale),
         _ => (stem, Suffix::Other),
     };
     (Role::from_name(name), suffix)
@@ -253,7 +257,14 @@ fn keys_only(keys: &Keys) -> bool {
     has("attention.key_length_mla") && has("attention.value_length_mla")
 }
 
-fn dimensions(header: &Header, keys: &Keys, embedding: u32, window: u32, indexer: (u32, u32)) -> Dimensions {
+fn dimensions(
+    header: &Header,
+    keys: &Keys,
+    embedding: u32,
+    window: u32,
+    deepstack: u32,
+    indexer: (u32, u32),
+) -> Dimensions {
     let tokens = header.metadata.array_len("tokenizer.ggml.tokens").map(clamp);
     let rows = header.tensors.iter().find(|tensor| &*tensor.name == "token_embd.weight");
     Dimensions {
@@ -266,7 +277,7 @@ fn dimensions(header: &Header, keys: &Keys, embedding: u32, window: u32, indexer
         experts: keys.number("expert_count").unwrap_or(0),
         window,
         per_layer_embedding: keys.number("embedding_length_per_layer_input").unwrap_or(0),
-        deepstack: keys.number("n_deepstack_layers").unwrap_or(0),
+        deepstack,
         indexer: indexer.0,
         indexer_value: indexer.1,
     }

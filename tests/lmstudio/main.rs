@@ -14,7 +14,9 @@ use fitwatch::lmstudio::{
     AppSettings, DefaultContext, HomeBasis, LoadSettings, SettingsBasis, parse_model_config, parse_settings,
     settings_for,
 };
-use fitwatch::memory::{CacheType, Dimensions, FlashAttention, GpuLayers, Hyperparameters, Kind, Memory, Settings, Structure};
+use fitwatch::memory::{
+    CacheType, Dimensions, FlashAttention, GpuLayers, Hyperparameters, Kind, Memory, Settings, Structure,
+};
 use fitwatch::units::Bytes;
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -392,6 +392,8 @@ impl Builder<'_> {
             v = self.cast(v, F16);
         }
         let mut attended = self.flash_attn(q, k, v, mask, extras.sinks);
+        let alibi = crate::memory::architecture::has_alibi(self.plan.structure);
+        self.get_mut(attended).detail = u32::from(alibi);
         self.note_fused(FusedOp::FlashAttention, attended);
         if extras.v_mla != Id::NONE {
             attended = self.permute(attended, [0, 2, 1, 3]);

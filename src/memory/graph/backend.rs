@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::fusion::{self, Kept};
-use super::{cuda, metal, metal_order};
 use super::tensor::{BackendId, Graph, Id, Op};
+use super::{cuda, metal, metal_order};
 use crate::memory::Backend;
 use crate::memory::buffer::BufferKind;
 use crate::units::Bytes;

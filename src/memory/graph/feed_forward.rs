@@ -179,7 +179,7 @@ impl Builder<'_> {
             Activation::Gelu => {
                 joined = false;
                 let active = self.unary(Op::Unary, gate);
-                let scales = self.tensor(Role::FfnAct, Suffix::Weight);
+                let scales = self.tensor(Role::FfnAct, Suffix::Scale);
                 if scales == Id::NONE { active } else { self.binary(Op::Div, active, scales) }
             }
             Activation::Relu => {

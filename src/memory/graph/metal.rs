@@ -149,9 +149,8 @@ fn attention_bytes(graph: &Graph, tensor: &Tensor) -> u64 {
     let last_cells = rows.iter().fold(0u64, |sum, &row| sum.saturating_add(row)).saturating_mul(MANY.0);
 
     let (cells, queries) = if q.ne[1] < 20 && q.ne[0].is_multiple_of(32) { FEW } else { MANY };
-    let blocks = mask.map_or(0, |mask| {
-        product(&[q.ne[1].div_ceil(queries), mask.ne[0].div_ceil(cells), mask.ne[2], mask.ne[3]])
-    });
+    let blocks = mask
+        .map_or(0, |mask| product(&[q.ne[1].div_ceil(queries), mask.ne[0].div_ceil(cells), mask.ne[2], mask.ne[3]]));
     let results = product(&[4 * 32, q.ne[1].min(32), q.ne[2], q.ne[3], v.ne[0].saturating_add(2)]);
     [last_cells, Bytes(blocks).padded(32).0, results, copy].iter().fold(0, |sum, &part| sum.saturating_add(part))
 }

@@ -134,7 +134,8 @@ fn fused(rest: Rest, at: usize, room: usize) -> Option<(usize, usize)> {
         }
         Op::Add => {
             let (mut last, mut count) = (at, 1);
-            let layout = |id: Id| id.get().map(|id| rest.graph.get(id)).map(|tensor| (tensor.kind, tensor.ne, tensor.nb));
+            let layout =
+                |id: Id| id.get().map(|id| rest.graph.get(id)).map(|tensor| (tensor.kind, tensor.ne, tensor.nb));
             while count < room.min(7)
                 && let Some(next) = computed_after(rest, last).filter(|&next| rest.op(next) == Op::Add)
                 && let added = rest.get(last).map_or(Id::NONE, |last| last.sources[1])

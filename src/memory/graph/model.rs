@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 use super::backend::Backends;
 use super::tensor::{BackendId, F32, Fused, FusedOp, Graph, Home, I32, I64, Id, Op, Tensor};
 use crate::gguf::TensorType;
+use crate::memory::architecture;
 use crate::memory::hyper::Hyper;
 use crate::memory::place::{Device, Places};
 use crate::memory::sizes::Sizes;
@@ -51,6 +52,8 @@ pub(super) struct Builder<'a> {
     pub(super) plan: Plan<'a>,
     /// The block under way.
     pub(super) block: Option<u32>,
+    /// The input embeddings before they are scaled (`t_inp_embd`), once they are built.
+    given: Id,
     weights: Vec<Known<(Option<u32>, Role, Suffix, BackendId)>>,
     caches: Vec<Known<(u32, Cache)>>,
 }
@@ -100,6 +103,7 @@ impl<'a> Builder<'a> {
             graph: Graph::with_room(plan.blocks.len()),
             plan,
             block: None,
+            given: Id::NONE,
             weights: Vec::new(),
             caches: Vec::new(),
         }
@@ -205,15 +209,22 @@ impl<'a> Builder<'a> {
     /// Returns a tensor of the block under way.
     pub(super) fn tensor(&mut self, role: Role, suffix: Suffix) -> Id {
         let Some(block) = self.block else { return Id::NONE };
-        let Some(shape) = find(self.plan.structure.layout(&self.kind()), role, suffix) else { return Id::NONE };
-        let on_host = role.is_expert() && block < self.plan.settings.cpu_moe;
-        let backend = if on_host { self.plan.backends.cpu() } else { self.backend() };
-        self.known(Some(block), &shape, backend)
+        let lender = architecture::lender(self.plan.structure, block);
+        let Some(shape) = find(self.layout(lender), role, suffix) else { return Id::NONE };
+        let on_host = role.is_expert() && lender < self.plan.settings.cpu_moe;
+        let backend = if on_host { self.plan.backends.cpu() } else { self.backend_of(self.plan.places.layer(lender)) };
+        self.known(Some(lender), &shape, backend)
     }
 
     /// Returns whether the block under way has a weight.
     pub(super) fn has(&self, role: Role) -> bool {
-        find(self.plan.structure.layout(&self.kind()), role, Suffix::Weight).is_some()
+        let lender = architecture::lender(self.plan.structure, self.index());
+        find(self.layout(lender), role, Suffix::Weight).is_some()
+    }
+
+    /// Returns the tensors of a block.
+    fn layout(&self, block: u32) -> &'a [TensorShape] {
+        self.plan.structure.layout(&self.kind_of(block))
     }
 
     /// Returns a tensor that stands outside the blocks, looked up on the CPU.
@@ -272,8 +283,10 @@ impl<'a> Builder<'a> {
     /// Begins a block, or leaves the blocks.
     pub(super) fn enter(&mut self, block: Option<u32>) {
         self.block = block;
-        // Weights of a block are asked for while it is under way only.
-        self.weights.retain(|known| known.what.0.is_none());
+        // Weights of a block are asked for while it is under way only, unless others borrow them.
+        if !architecture::is_looped(self.plan.structure) {
+            self.weights.retain(|known| known.what.0.is_none());
+        }
     }
 
     /// Pins a node to the back-end of its block, as llama.cpp does with norms where the batch is
@@ -334,14 +347,19 @@ impl<'a> Builder<'a> {
     /// Builds the input embeddings (`build_inp_embd`): the rows of the tokens, of embeddings given
     /// instead, and of both mixed. Only one is used, all have their room.
     pub(super) fn embeddings(&mut self) -> Id {
-        let table = self.input_weight(Role::TokenEmbd);
+        let mut table = self.input_weight(Role::TokenEmbd);
+        if table == Id::NONE {
+            // Codeshell may have the output matrix alone.
+            table = self.output_weight(Role::Output, Suffix::Weight);
+        }
         self.embeddings_from(table, false)
     }
 
     /// As [`Builder::embeddings`], `scaled` where only the rows of tokens are multiplied (gemma).
     pub(super) fn embeddings_from(&mut self, table: Id, scaled: bool) -> Id {
         let (tokens, width) = (self.tokens(), self.embedding());
-        let wide = width.saturating_mul(1 + self.number(Hyper::DeepstackLayers));
+        let parts = u64::from(self.plan.structure.dimensions.deepstack);
+        let wide = width.saturating_mul(1 + parts);
         let of_tokens = |g: &mut Builder, ids: Id| {
             let rows = g.get_rows(table, ids);
             if wide == width { rows } else { g.pad(rows, [wide - width, 0, 0, 0]) }
@@ -349,7 +367,7 @@ impl<'a> Builder<'a> {
         let ids = self.input(I32, [tokens, 1, 1, 1]);
         let given = self.input(F32, [wide, tokens, 1, 1]);
         let from_tokens = of_tokens(self, ids);
-        let mixed = (!crate::memory::architecture::has_separate_batches(self.architecture())).then(|| {
+        let mixed = (!architecture::has_separate_batches(self.architecture())).then(|| {
             let ids = self.input(I32, [tokens, 1, 1, 1]);
             let slots = self.input(I64, [tokens, 1, 1, 1]);
             let given = self.input(F32, [wide, tokens, 1, 1]);
@@ -367,19 +385,28 @@ impl<'a> Builder<'a> {
             let stride = self.get(embeddings).nb[1];
             embeddings = self.view_2d(embeddings, [width, tokens], stride, 0);
         }
-        let scale = self.float(Hyper::EmbeddingScale);
-        let tokens_only = scale != 0.0 && wide != width;
-        if scale != 0.0 && !tokens_only {
+        self.given = embeddings;
+        let scales = architecture::scales_embeddings(self.plan.structure);
+        if scales && wide == width {
             embeddings = self.contiguous(embeddings);
             embeddings = self.scale(embeddings);
         }
-        if scaled || (tokens_only && (scale - 1.0).abs() > f32::EPSILON) {
+        // Images come with several parts, and are not multiplied.
+        let tokens_only = scales && wide != width;
+        if scaled || (tokens_only && (self.float(Hyper::EmbeddingScale) - 1.0).abs() > f32::EPSILON) {
             let factors = self.input(F32, [1, tokens, 1, 1]);
             embeddings = self.contiguous(embeddings);
             embeddings = self.mul(embeddings, factors);
         }
         self.expand(embeddings);
         embeddings
+    }
+
+    /// Returns a further part of the input embeddings (deepstack).
+    pub(super) fn deepstack(&mut self) -> Id {
+        let given = self.given;
+        let Tensor { ne, nb, .. } = *self.get(given);
+        self.view_2d(given, [ne[0], ne[1]], nb[1], nb[0].saturating_mul(ne[0]))
     }
 
     /// Returns a tensor without gaps: itself where it has none.
@@ -389,7 +416,7 @@ impl<'a> Builder<'a> {
 
     /// Builds the positions (`build_inp_pos`), four a token with multimodal rope.
     pub(super) fn positions(&mut self) -> Id {
-        let each = if crate::memory::architecture::has_sections(self.plan.structure) { 4 } else { 1 };
+        let each = if architecture::has_sections(self.plan.structure) { 4 } else { 1 };
         let positions = self.tokens().saturating_mul(each);
         self.input(I32, [positions, 1, 1, 1])
     }
@@ -440,7 +467,8 @@ impl<'a> Builder<'a> {
         if scale != Id::NONE {
             logits = self.mul(logits, scale);
         }
-        logits
+        let bias = self.output_weight(Role::Output, Suffix::Bias);
+        self.add_if(logits, bias)
     }
 
     /// Marks the logits as put out and adds everything they need to the graph.

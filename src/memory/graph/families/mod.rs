@@ -1,6 +1,8 @@
 //! The graphs, one small module a family of architectures.
 
-mod llama;
+mod decoder;
+mod dense;
+mod looped;
 
 use super::model::Builder;
 
@@ -8,7 +10,7 @@ use super::model::Builder;
 pub(super) type Family = fn(&mut Builder);
 
 /// Each family module's table, from an architecture's name in the header to what builds its graph.
-const TABLES: &[fn(&str) -> Option<Family>] = &[llama::of];
+const TABLES: &[fn(&str) -> Option<Family>] = &[dense::of, looped::of];
 
 /// Returns what builds the graph of an architecture.
 pub(super) fn of(architecture: &str) -> Option<Family> {
