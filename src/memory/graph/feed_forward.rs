@@ -221,6 +221,30 @@ impl Builder<'_> {
         self.mul(active, up)
     }
 
+    /// A network of experts with those that every token uses, where the block has some, and their
+    /// gate, where they have one.
+    pub(super) fn routed_and_shared(&mut self, x: Id, how: Experts) -> Id {
+        let routed = self.experts(x, how);
+        if !self.has(Role::FfnUpShexp) {
+            return routed;
+        }
+        let shared = self.shared_experts(x);
+        self.add(routed, shared)
+    }
+
+    /// The experts that every token uses, with their gate where they have one.
+    pub(super) fn shared_experts(&mut self, x: Id) -> Id {
+        let shared = self.feed_forward(x, SHARED, Activation::Silu, GateType::Parallel);
+        if !self.has(Role::FfnGateInpShexp) {
+            return shared;
+        }
+        // Qwen 2 divides a silu by its input to get a sigmoid.
+        let logits = self.project(Role::FfnGateInpShexp, x);
+        let open = self.unary(Op::Silu, logits);
+        let open = self.binary(Op::Div, open, logits);
+        self.mul(shared, open)
+    }
+
     /// A network of experts (`build_moe_ffn`).
     pub(super) fn experts(&mut self, x: Id, how: Experts) -> Id {
         let Tensor { ne, .. } = *self.get(x);
