@@ -62,6 +62,7 @@ hyperparameters! {
     IndexerTopK = "attention.indexer.top_k" number,
     InterleaveMoeLayerStep = "interleave_moe_layer_step" number,
     KdaHeadDim = "kda.head_dim" number,
+    LayerNormRmsEpsilon = "attention.layer_norm_rms_epsilon" float,
     KeyLengthMla = "attention.key_length_mla" number,
     KvLoraRank = "attention.kv_lora_rank" number,
     LeadingDenseBlocks = "leading_dense_block_count" number,

@@ -407,8 +407,15 @@ impl<'a> Builder<'a> {
     pub(super) fn project(&mut self, role: Role, x: Id) -> Id {
         let weight = self.weight(role);
         let product = self.mul_mat(weight, x);
-        let scale = self.tensor(role, Suffix::Scale);
+        let scale = self.scale_of(role);
         if scale == Id::NONE { product } else { self.mul(product, scale) }
+    }
+
+    /// Returns the scale of a weight of the block under way, where the file has one and the graph
+    /// applies it.
+    pub(super) fn scale_of(&mut self, role: Role) -> Id {
+        let applies = crate::memory::architecture::applies_scale(self.plan.structure, role);
+        if applies { self.tensor(role, Suffix::Scale) } else { Id::NONE }
     }
 
     /// As [`Builder::project`], with the bias where the file has one.

@@ -5,7 +5,7 @@
 //! their gate, dense blocks among those with experts, norms behind a part.
 
 use super::super::attention::{AttentionInput, Extras, Qkv};
-use super::super::feed_forward::{Activation, Experts, Gating, Norm};
+use super::super::feed_forward::{Activation, Experts, Gating, Norm, ROUTED};
 use super::super::model::Builder;
 use super::super::tensor::{F32, Id, Op};
 use super::Family;
@@ -57,6 +57,7 @@ const USUAL: Decoder = Decoder {
 
 /// A softmax over all experts, whose weights of the chosen are made to sum up to one.
 const SUMMED: Experts = Experts {
+    matrices: ROUTED,
     activation: Activation::Silu,
     gating: Gating::Softmax,
     normalises: true,
@@ -119,7 +120,7 @@ fn describe(architecture: &str) -> Option<Decoder> {
 }
 
 /// Reads from the header how experts are chosen; models whose header does not say take a sigmoid.
-fn by_header(g: &Builder) -> Experts {
+pub(super) fn by_header(g: &Builder) -> Experts {
     Experts {
         gating: Gating::from_header(g.number(Hyper::ExpertGatingFunc), Gating::Sigmoid),
         normalises: g.number(Hyper::ExpertWeightsNorm) != 0,
