@@ -9,7 +9,7 @@ use super::super::tensor::Role;
 pub(in crate::memory) fn has_separate_batches(architecture: &str) -> bool {
     matches!(
         architecture,
-        "cogvlm" | "deepseek4" | "granite-switch" | "eagle3" | "dflash" | "gemma4-assistant"
+        "cogvlm" | "deepseek4" | "graniteswitch" | "eagle3" | "dflash" | "gemma4-assistant"
     )
 }
 

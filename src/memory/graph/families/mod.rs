@@ -1,5 +1,6 @@
 //! The graphs, one small module a family of architectures.
 
+mod granite_switch;
 mod llama;
 mod moe;
 mod moe_apart;
@@ -10,7 +11,7 @@ use super::model::Builder;
 pub(super) type Family = fn(&mut Builder);
 
 /// Each family module's table, from an architecture's name in the header to what builds its graph.
-const TABLES: &[fn(&str) -> Option<Family>] = &[llama::of, moe::of, moe_apart::of];
+const TABLES: &[fn(&str) -> Option<Family>] = &[llama::of, moe::of, moe_apart::of, granite_switch::of];
 
 /// Returns what builds the graph of an architecture.
 pub(super) fn of(architecture: &str) -> Option<Family> {
