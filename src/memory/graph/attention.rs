@@ -361,7 +361,7 @@ impl Builder<'_> {
     }
 
     /// Writes values to a block's cache (`cpy_v`), transposed where flash attention was asked off.
-    fn store_v(&mut self, v: Id, ids: Id, source: u32) -> Id {
+    pub(super) fn store_v(&mut self, v: Id, ids: Id, source: u32) -> Id {
         let cache = self.cache(source, Cache::V);
         if self.plan.sizes.flash {
             return self.store_rows(cache, v, ids);
@@ -398,7 +398,7 @@ impl Builder<'_> {
     }
 
     /// Returns a view of a block's values (`get_v`).
-    fn read_v(&mut self, source: u32) -> Id {
+    pub(super) fn read_v(&mut self, source: u32) -> Id {
         let kind = self.kind_of(source);
         let cache = self.cache(source, Cache::V);
         let (width, heads) = (u64::from(kind.head_v), u64::from(kind.heads_kv));

@@ -234,13 +234,13 @@ impl Builder<'_> {
         if !self.has(Role::FfnUpShexp) {
             return routed;
         }
-        let shared = self.shared_experts(x);
+        let shared = self.shared_experts(x, how.activation);
         self.add(routed, shared)
     }
 
     /// The experts that every token uses, with their gate where they have one.
-    pub(super) fn shared_experts(&mut self, x: Id) -> Id {
-        let shared = self.feed_forward(x, SHARED, Activation::Silu, GateType::Parallel);
+    pub(super) fn shared_experts(&mut self, x: Id, activation: Activation) -> Id {
+        let shared = self.feed_forward(x, SHARED, activation, GateType::Parallel);
         if !self.has(Role::FfnGateInpShexp) {
             return shared;
         }

@@ -2,6 +2,7 @@
 
 mod granite_switch;
 mod llama;
+mod minimax_m3;
 mod moe;
 mod moe_apart;
 
@@ -11,7 +12,7 @@ use super::model::Builder;
 pub(super) type Family = fn(&mut Builder);
 
 /// Each family module's table, from an architecture's name in the header to what builds its graph.
-const TABLES: &[fn(&str) -> Option<Family>] = &[llama::of, moe::of, moe_apart::of, granite_switch::of];
+const TABLES: &[fn(&str) -> Option<Family>] = &[llama::of, moe::of, moe_apart::of, granite_switch::of, minimax_m3::of];
 
 /// Returns what builds the graph of an architecture.
 pub(super) fn of(architecture: &str) -> Option<Family> {
