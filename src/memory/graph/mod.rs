@@ -17,6 +17,7 @@ mod cuda;
 mod families;
 mod feed_forward;
 mod fusion;
+mod indexer;
 mod latent;
 mod model;
 mod ops;
