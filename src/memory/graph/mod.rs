@@ -95,6 +95,9 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
     }
     let copies = if is_pipelined(load) { PIPELINE_COPIES } else { 1 };
     let mut graph = build(plan(sizes.tokens, sizes.rows, uses));
+    // llama.cpp's own measure of a load forgets where nodes were pinned, which takes up to a few
+    // dozen MiB more between two GPUs than a load then does (`ggml_backend_sched_reserve_size`).
+    graph.pinned.clear();
     let scheduled = schedule::schedule(&mut graph, &backends, copies);
     let mut bytes = allocate::allocate(&graph, &scheduled, &backends).into_iter().map(Bytes);
     let gpus = bytes.by_ref().take(load.places.gpus()).collect();
