@@ -7,6 +7,7 @@ use super::Settings;
 use super::buffer::BufferKind;
 use super::sizes::Sizes;
 use super::structure::{BlockKind, Structure};
+use super::tensor::row_bytes;
 use crate::gguf::TensorType;
 use crate::units::Bytes;
 
@@ -26,6 +27,13 @@ pub(super) enum Part {
     State,
     /// What the indexer's keys are made from; likewise.
     KeyState,
+}
+
+impl Part {
+    /// Returns whether it is something that rows are made from.
+    pub(super) const fn is_state(self) -> bool {
+        matches!(self, Part::State | Part::KeyState)
+    }
 }
 
 /// Returns whether a model has such caches.
@@ -69,12 +77,10 @@ pub(super) fn block_cache(
     for part in [Part::Raw, Part::Rows, Part::Keys, Part::State, Part::KeyState] {
         let Some([width, rows]) = shape(structure, kind, sizes, part) else { continue };
         let rows = rows.saturating_mul(sizes.slots);
-        let bytes = match part {
-            Part::Raw | Part::Rows | Part::Keys => buffer.cache(settings.cache_type_k, width, rows),
-            Part::State | Part::KeyState => {
-                let bytes = super::tensor::row_bytes(F32, width).saturating_mul(rows);
-                buffer.padded(bytes).saturating_mul(2)
-            }
+        let bytes = if part.is_state() {
+            buffer.padded(row_bytes(F32, width).saturating_mul(rows)).saturating_mul(2)
+        } else {
+            buffer.cache(settings.cache_type_k, width, rows)
         };
         sum = sum.saturating_add(bytes);
     }

@@ -5,6 +5,7 @@ use super::attention::{CacheInput, Extras, Qkv};
 use super::feed_forward::Norm;
 use super::model::{Builder, Cache};
 use super::tensor::{F32, FusedOp, I64, Id, Op, Tensor};
+use crate::gguf::TensorType;
 use crate::memory::hyper::Hyper;
 use crate::memory::tensor::Role;
 
@@ -75,14 +76,20 @@ impl Builder<'_> {
 
     /// Scores cells: each head's product with the keys where it is positive, weighted and summed up.
     pub(super) fn index_cells(&mut self, q: Id, keys: Id, weights: Id, mask: Id) -> Id {
+        let (q, weights) = self.by_stream(q, weights, keys);
+        let weights = self.scale(weights);
+        self.score_cells(q, keys, weights, mask)
+    }
+
+    /// Views queries and their weights stream by stream, as the keys are.
+    pub(super) fn by_stream(&mut self, q: Id, weights: Id, keys: Id) -> (Id, Id) {
         let streams = self.get(keys).ne[3].max(1);
         let Tensor { ne, nb, .. } = *self.get(q);
         let q = self.view(q, [ne[0], ne[1], ne[2] / streams, streams], [nb[1], nb[2], nb[3] / streams], 0);
         let Tensor { ne, nb, .. } = *self.get(weights);
         let shape = [ne[0], ne[1] / streams, ne[2], streams];
         let weights = self.view(weights, shape, [nb[1], nb[2] / streams, nb[3] / streams], 0);
-        let weights = self.scale(weights);
-        self.score_cells(q, keys, weights, mask)
+        (q, weights)
     }
 
     /// As [`Builder::index_cells`], with queries and weights already apart by stream.
@@ -116,7 +123,7 @@ impl Builder<'_> {
         }
         let stored = self.store_k(k, input.k_idxs, block);
         self.expand(stored);
-        let mask = self.open_mask(input.mask, best);
+        let mask = self.open_mask(input.mask, best, F32);
         let mask = self.add(mask, input.mask);
         let keys = self.read_k(block);
         let Tensor { ne, nb, .. } = *self.get(keys);
@@ -129,14 +136,14 @@ impl Builder<'_> {
         }
     }
 
-    /// Returns a mask that is closed but for the best cells.
-    pub(super) fn open_mask(&mut self, mask: Id, best: Id) -> Id {
+    /// Returns a mask that is closed but for the best cells; `kind` is the type of what opens it.
+    pub(super) fn open_mask(&mut self, mask: Id, best: Id, kind: TensorType) -> Id {
         let closed = self.unary(Op::Fill, mask);
         let Tensor { ne, nb, .. } = *self.get(closed);
         let closed = self.view(closed, [1, ne[0], ne[1], ne[3]], [nb[0], nb[1], nb[2]], 0);
         let Tensor { ne, nb, .. } = *self.get(best);
         let best = self.view(best, [ne[0], ne[1], ne[3], 1], [nb[1], nb[2], ne[3].saturating_mul(nb[3])], 0);
-        let zeros = self.constant(F32, [1, ne[0], ne[1], ne[3]]);
+        let zeros = self.constant(kind, [1, ne[0], ne[1], ne[3]]);
         let zeros = self.unary(Op::Fill, zeros);
         let open = self.set_rows(closed, zeros, best);
         let Tensor { ne, nb, .. } = *self.get(open);

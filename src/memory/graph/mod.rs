@@ -17,6 +17,7 @@ mod cuda;
 mod families;
 mod feed_forward;
 mod fusion;
+mod hyper_connections;
 mod indexer;
 mod latent;
 mod model;
@@ -29,6 +30,7 @@ use self::backend::Backends;
 use self::model::{Builder, Plan, Uses};
 use self::tensor::{FusedOp, Graph};
 use super::cache::Spread;
+use super::hyper::Hyper;
 use super::place::Places;
 use super::sizes::Sizes;
 use super::structure::Structure;
@@ -87,11 +89,13 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
         flash_attention: load.settings.flash_attention != FlashAttention::Off,
         gated_delta_net: true,
         lightning_indexer: true,
-        hyper_connections: true,
+        hyper_connections_pre: true,
+        hyper_connections_comb: true,
+        hyper_connections_post: true,
     };
-    if load.settings.flash_attention == FlashAttention::Auto {
+    for &what in tried(load) {
         let graph = build(plan(slots, slots, uses));
-        uses.flash_attention = runs_at_home(&graph, &backends, FusedOp::FlashAttention);
+        *uses.switch(what) = runs_at_home(&graph, &backends, what);
     }
     let copies = if is_pipelined(load) { PIPELINE_COPIES } else { 1 };
     let mut graph = build(plan(sizes.tokens, sizes.rows, uses));
@@ -103,6 +107,20 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
     let gpus = bytes.by_ref().take(load.places.gpus()).collect();
     let host = bytes.next().unwrap_or_default();
     Some(Computed { buffers: Spread { gpus, host }, flash_attention: uses.flash_attention })
+}
+
+/// Returns the operations that are tried first, in order: one that is switched off may change where
+/// the next one lands.
+fn tried(load: &Load) -> &'static [FusedOp] {
+    const ALL: &[FusedOp] = &[
+        FusedOp::FlashAttention,
+        FusedOp::HyperConnectionsPre,
+        FusedOp::HyperConnectionsComb,
+        FusedOp::HyperConnectionsPost,
+    ];
+    let first = usize::from(load.settings.flash_attention != FlashAttention::Auto);
+    let end = if load.structure.hyper.number(Hyper::HyperConnections) == 0 { 1 } else { ALL.len() };
+    ALL.get(first..end).unwrap_or_default()
 }
 
 /// Returns whether each of the operations runs where its block is; else it is switched off for the

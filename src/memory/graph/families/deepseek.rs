@@ -130,8 +130,7 @@ fn minicpm3(g: &mut Builder) {
     });
     g.set_output(normed);
     let scaled = g.scale(normed);
-    let logits = g.logits(scaled);
-    g.get_mut(scaled).is_output = false;
+    let logits = g.vocabulary(scaled);
     g.finish(logits);
 }
 
