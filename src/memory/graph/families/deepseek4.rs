@@ -1,6 +1,6 @@
 //! DeepSeek V4: a window of latent rows, compressed rows beside it, hyper-connections.
 
-use super::super::attention::{AttentionInput, CacheInput, Extras, Qkv};
+use super::super::attention::{CacheInput, Extras, Qkv};
 use super::super::feed_forward::{Activation, Experts, GateType, Gating, Norm, SHARED};
 use super::super::hyper_connections::{ATTENTION, NETWORK};
 use super::super::indexer::rotation_size;
@@ -68,6 +68,8 @@ fn deepseek4(g: &mut Builder) {
         let normed = g.norm(Norm::Rms, mixed, Role::FfnNorm);
         let fed = network(g, normed);
         x = g.join(fed, residual, joint);
+        // What llama.cpp calls `l_last` stays with its block too.
+        g.pin_to_block(x);
     }
     let (width, streams, tokens) = (g.embedding(), g.streams(), g.tokens());
     let flat = g.reshape(x, [width.saturating_mul(streams), tokens, 1, 1]);
@@ -389,7 +391,3 @@ fn overlap(g: &mut Builder, sources: [Id; 2], inputs: &Rows, read: u64) -> [Id; 
         g.concat(before, current, 1)
     })
 }
-
-/// Attention of the MTP block, over the window alone.
-#[expect(dead_code, reason = "the MTP graph comes next")]
-fn window_only(_: &AttentionInput) {}
