@@ -209,7 +209,7 @@ fn assumed(header: &Header, rule: &Rule, notes: &mut Vec<String>) {
             header.architecture
         ));
     }
-    if matches!(header.architecture, "t5" | "hrm_text" | "wavtokenizer-dec" | "pockettts" | "qwen3tts") {
+    if matches!(header.architecture, "t5" | "hrm_text" | "wavtokenizer-dec") {
         notes.push(format!("buffers of {} are a guess", header.architecture));
     }
 }

@@ -4,6 +4,7 @@ mod deepseek;
 mod deepseek4;
 mod llama;
 mod sparse;
+mod speech;
 
 use super::model::Builder;
 
@@ -11,7 +12,7 @@ use super::model::Builder;
 pub(super) type Family = fn(&mut Builder);
 
 /// Each family module's table, from an architecture's name in the header to what builds its graph.
-const TABLES: &[fn(&str) -> Option<Family>] = &[llama::of, deepseek::of, sparse::of, deepseek4::of];
+const TABLES: &[fn(&str) -> Option<Family>] = &[llama::of, deepseek::of, sparse::of, deepseek4::of, speech::of];
 
 /// Returns what builds the graph of an architecture.
 pub(super) fn of(architecture: &str) -> Option<Family> {
