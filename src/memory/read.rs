@@ -49,6 +49,9 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
     let limits = |key: &str, block: usize| {
         keys.floats(key).is_some_and(|limits| limits.get(block).or(limits.last()).is_some_and(|&limit| limit > 1e-6))
     };
+    // Without limits of their own, DeepSeek V4's shared experts take those of the others.
+    let own = architecture != "deepseek4" || keys.floats("swiglu_clamp_shexp").is_some();
+    let shared_limits = if own { "swiglu_clamp_shexp" } else { "swiglu_clamp_exp" };
     let each = (0..count).map(|block| {
         let windowed = windows.blocks[block];
         let (head_k, head_v) = if windowed { head.windowed } else { head.full };
@@ -63,7 +66,8 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
             windowed,
             recurrent: remembered.recurrent[block],
             indexed: remembered.indexed[block],
-            clamps_shared: limits("swiglu_clamp_shexp", block),
+            compressed: remembered.compressed[block],
+            clamps_shared: limits(shared_limits, block),
             clamps_experts: limits("swiglu_clamp_exp", block),
             mtp: block >= facts.trunk && facts.trunk > 0,
         }

@@ -2,7 +2,7 @@
 //! `build_moe_ffn` in `llama-graph.cpp`).
 
 use super::model::Builder;
-use super::ops::Glu;
+use super::ops::{self, Glu};
 use super::tensor::{I32, F32, Id, Op, Tensor};
 use crate::memory::hyper::Hyper;
 use crate::memory::tensor::{Role, Suffix};
@@ -98,6 +98,8 @@ pub(super) struct Experts {
     pub(super) biased: bool,
     /// The scores, where the model computes them itself.
     pub(super) scores: Id,
+    /// The experts, where the model does not choose them by score.
+    pub(super) chosen: Id,
     /// The tokens are weighted before the experts, not their results (llama 4).
     pub(super) weights_first: bool,
 }
@@ -112,6 +114,7 @@ impl Default for Experts {
             scales: false,
             biased: false,
             scores: Id::NONE,
+            chosen: Id::NONE,
             weights_first: false,
         }
     }
@@ -345,7 +348,10 @@ impl Builder<'_> {
         if groups > 1 && tokens > 0 {
             ranks = self.best_groups(ranks, groups, experts, tokens);
         }
-        let mut chosen = self.argsort_top_k(ranks, used);
+        let mut chosen = match how.chosen.get() {
+            Some(chosen) => chosen,
+            None => self.argsort_top_k(ranks, used),
+        };
         let all = self.get(probabilities).ne[0];
         // Grove's smaller experts belong to groups of the router's.
         if self.architecture() == "grovemoe" && count != experts {
@@ -427,6 +433,9 @@ impl Builder<'_> {
     pub(super) fn expert_part(&mut self, role: Role, x: Id, chosen: Id) -> Id {
         let weight = self.weight(role);
         let mut product = self.mul_mat_id(weight, x, chosen);
+        if role == Role::FfnDownExps && self.architecture() == "mistral4" {
+            self.get_mut(product).detail = ops::EXACT_INPUT;
+        }
         // A merged matrix has the scale of the experts' `up`.
         let scale = self.scale_of(if role == Role::FfnGateUpExps { Role::FfnUpExps } else { role });
         if scale != Id::NONE {

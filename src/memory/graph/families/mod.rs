@@ -1,10 +1,14 @@
 //! The graphs, one small module a family of architectures.
 
+mod deepseek;
+mod deepseek4;
 mod granite_switch;
 mod llama;
 mod minimax_m3;
 mod moe;
 mod moe_apart;
+mod sparse;
+mod speech;
 
 use super::model::Builder;
 
@@ -12,7 +16,17 @@ use super::model::Builder;
 pub(super) type Family = fn(&mut Builder);
 
 /// Each family module's table, from an architecture's name in the header to what builds its graph.
-const TABLES: &[fn(&str) -> Option<Family>] = &[llama::of, moe::of, moe_apart::of, granite_switch::of, minimax_m3::of];
+const TABLES: &[fn(&str) -> Option<Family>] = &[
+    llama::of,
+    moe::of,
+    moe_apart::of,
+    deepseek::of,
+    sparse::of,
+    deepseek4::of,
+    granite_switch::of,
+    minimax_m3::of,
+    speech::of,
+];
 
 /// Returns what builds the graph of an architecture.
 pub(super) fn of(architecture: &str) -> Option<Family> {

@@ -64,6 +64,7 @@ const SUMMED: Experts = Experts {
     scales: false,
     biased: true,
     scores: Id::NONE,
+    chosen: Id::NONE,
     weights_first: false,
 };
 
