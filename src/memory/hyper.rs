@@ -62,9 +62,11 @@ hyperparameters! {
     IndexerTopK = "attention.indexer.top_k" number,
     InterleaveMoeLayerStep = "interleave_moe_layer_step" number,
     KdaHeadDim = "kda.head_dim" number,
-    LayerNormRmsEpsilon = "attention.layer_norm_rms_epsilon" float,
     KeyLengthMla = "attention.key_length_mla" number,
+    KeyLengthMlaSwa = "attention.key_length_mla_swa" number,
     KvLoraRank = "attention.kv_lora_rank" number,
+    KvLoraRankSwa = "attention.kv_lora_rank_swa" number,
+    LayerNormRmsEpsilon = "attention.layer_norm_rms_epsilon" float,
     LeadingDenseBlocks = "leading_dense_block_count" number,
     LogitScale = "logit_scale" float,
     MaxAlibiBias = "attention.max_alibi_bias" float,
@@ -95,6 +97,7 @@ hyperparameters! {
     TokenShiftCount = "token_shift_count" number,
     UseParallelResidual = "use_parallel_residual" flag,
     ValueLengthMla = "attention.value_length_mla" number,
+    ValueLengthMlaSwa = "attention.value_length_mla_swa" number,
     WkvHeadSize = "wkv.head_size" number,
 }
 

@@ -248,15 +248,15 @@ impl Builder<'_> {
     /// Multiplies attention's result with a gate made of its input (`attn_gate`): one a head, or
     /// one an element.
     pub(super) fn gate_attention(&mut self, attended: Id, input: Id, activation: Op) -> Id {
-        let heads = self.heads();
         let gate = self.project(Role::AttnGate, input);
         let gate = self.unary(activation, gate);
+        let heads = self.heads().q;
         let ([gates, tokens, ..], ne) = (self.get(gate).ne, self.get(attended).ne);
-        if gates != heads.q {
+        if gates != heads || heads == 0 {
             return self.mul(attended, gate);
         }
-        let shaped = self.reshape(attended, [heads.v, heads.q, tokens, 1]);
-        let gate = self.reshape(gate, [1, heads.q, tokens, 1]);
+        let shaped = self.reshape(attended, [ne[0] / heads, heads, tokens, 1]);
+        let gate = self.reshape(gate, [1, heads, tokens, 1]);
         let gated = self.mul(shaped, gate);
         self.reshape(gated, ne)
     }

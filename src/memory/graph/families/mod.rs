@@ -2,7 +2,9 @@
 
 mod deepseek;
 mod deepseek4;
+mod dots3note;
 mod granite_switch;
+mod hy_v4;
 mod llama;
 mod minimax_m3;
 mod moe;
@@ -23,7 +25,9 @@ const TABLES: &[fn(&str) -> Option<Family>] = &[
     deepseek::of,
     sparse::of,
     deepseek4::of,
+    dots3note::of,
     granite_switch::of,
+    hy_v4::of,
     minimax_m3::of,
     speech::of,
 ];
