@@ -31,3 +31,21 @@ pub(in crate::memory) fn caps_attention(structure: &Structure) -> bool {
 pub(in crate::memory) fn fuses_limits(structure: &Structure) -> bool {
     matches!(structure.architecture.as_str(), "maple" | "deepseek4" | "glm5-next" | "hy_v4")
 }
+
+/// Returns whether recurrent states can go back by a few tokens (`llm_arch_supports_rs_rollback`).
+pub(in crate::memory) fn takes_states_back(architecture: &str) -> bool {
+    matches!(
+        architecture,
+        "kimi-k3"
+            | "qwen35"
+            | "qwen35moe"
+            | "qwen4exp"
+            | "deepseek4"
+            | "glm5-next"
+            | "nemotron_h"
+            | "nemotron_h_moe"
+            | "lfm2"
+            | "lfm2moe"
+            | "bailingmoe3"
+    )
+}

@@ -311,7 +311,8 @@ impl<'a> Builder<'a> {
         let kind = self.kind_of(block);
         let cells = sizes.cells_of(kind.windowed);
         let rows = |cache: CacheType, width: u64| (cache.tensor_type(), [width, cells, sizes.streams, 1]);
-        let states = |width: u64| (F32, [width, sizes.slots, 1, 1]);
+        let rows_of_states = sizes.slots.saturating_mul(crate::memory::cache::snapshots(structure, settings));
+        let states = |width: u64| (F32, [width, rows_of_states, 1, 1]);
         match which {
             Cache::K => rows(settings.cache_type_k, kind.width_k()),
             Cache::V => {
