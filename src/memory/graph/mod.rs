@@ -14,6 +14,7 @@ mod allocate;
 mod attention;
 mod backend;
 mod cuda;
+mod delta_net;
 mod families;
 mod feed_forward;
 mod fusion;

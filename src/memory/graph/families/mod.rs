@@ -1,7 +1,9 @@
 //! The graphs, one small module a family of architectures.
 
+mod lfm2;
 mod llama;
 mod mamba;
+mod qwen_next;
 
 use super::model::Builder;
 
@@ -9,7 +11,7 @@ use super::model::Builder;
 pub(super) type Family = fn(&mut Builder);
 
 /// Each family module's table, from an architecture's name in the header to what builds its graph.
-const TABLES: &[fn(&str) -> Option<Family>] = &[llama::of, mamba::of];
+const TABLES: &[fn(&str) -> Option<Family>] = &[lfm2::of, llama::of, mamba::of, qwen_next::of];
 
 /// Returns what builds the graph of an architecture.
 pub(super) fn of(architecture: &str) -> Option<Family> {
