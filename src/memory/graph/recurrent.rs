@@ -4,6 +4,7 @@
 //! A block's state lies in its cache as one row a slot. A micro-batch reads the rows of its
 //! sequences, and writes the new ones over the first rows.
 
+use super::attention::AttentionInput;
 use super::model::{Builder, Cache};
 use super::tensor::{I32, Id, Op, Tensor, row_bytes};
 use crate::memory::cache::snapshots;
@@ -57,6 +58,19 @@ impl Builder<'_> {
         let second = self.get(all).nb[0];
         let tail = self.view_1d(all, slots.saturating_sub(1), second);
         StateInput { all, main, tail }
+    }
+
+    /// Returns the inputs of a model with caches and states (`build_inp_mem_hybrid`). A full and a
+    /// windowed cache are not rotated there (`build_inp_mem_hybrid_iswa`).
+    pub(super) fn hybrid_input(&mut self) -> (StateInput, AttentionInput) {
+        let state = self.state_input();
+        let mut attention = self.attention_input();
+        if let AttentionInput::Windowed { full, windowed } = &mut attention {
+            for cache in [full, windowed] {
+                (cache.k_rot, cache.v_rot) = (Id::NONE, Id::NONE);
+            }
+        }
+        (state, attention)
     }
 
     /// Returns the states of the micro-batch's sequences, gathered (`build_rs`).

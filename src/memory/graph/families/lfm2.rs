@@ -20,8 +20,7 @@ pub(super) fn of(architecture: &str) -> Option<Family> {
 fn lfm2(g: &mut Builder) {
     let mut x = g.embeddings();
     g.expand(x);
-    let state = g.state_input();
-    let input = g.attention_input();
+    let (state, input) = g.hybrid_input();
     let positions = g.positions();
     let ids = g.output_ids();
     let gating = Gating::from_header(g.number(Hyper::ExpertGatingFunc), Gating::Softmax);

@@ -197,7 +197,8 @@ struct Inputs {
 
 impl Inputs {
     fn new(g: &mut Builder) -> Inputs {
-        Inputs { state: g.state_input(), attention: g.attention_input() }
+        let (state, attention) = g.hybrid_input();
+        Inputs { state, attention }
     }
 }
 

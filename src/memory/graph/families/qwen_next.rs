@@ -41,8 +41,7 @@ pub(super) struct Attended {
 
 fn decoder(g: &mut Builder, attention: Mixer<Attended>, linear: Mixer<StateInput>) {
     let mut x = g.embeddings();
-    let state = g.state_input();
-    let input = g.attention_input();
+    let (state, input) = g.hybrid_input();
     let attended = Attended { input, positions: g.positions() };
     let ids = g.output_ids();
     for &block in g.blocks() {
