@@ -49,3 +49,12 @@ pub(in crate::memory) fn takes_states_back(architecture: &str) -> bool {
             | "bailingmoe3"
     )
 }
+
+/// Returns whether `ssm_a` is what Mamba's scan decays states by (`LLM_TENSOR_SSM_A`); elsewhere it is
+/// a mere factor (`LLM_TENSOR_SSM_A_NOSCAN`).
+pub(in crate::memory) fn scans_states(architecture: &str) -> bool {
+    matches!(
+        architecture,
+        "mamba" | "mamba2" | "jamba" | "granitehybrid" | "falcon-h1" | "nemotron_h" | "nemotron_h_moe" | "plamo2"
+    )
+}

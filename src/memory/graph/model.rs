@@ -200,7 +200,8 @@ impl<'a> Builder<'a> {
     pub(super) fn tensor(&mut self, role: Role, suffix: Suffix) -> Id {
         let Some(block) = self.block else { return Id::NONE };
         let Some(shape) = find(self.plan.structure.layout(&self.kind()), role, suffix) else { return Id::NONE };
-        let on_host = role.is_expert() && block < self.plan.settings.cpu_moe;
+        let on_host = (role.is_expert() && block < self.plan.settings.cpu_moe)
+            || !super::is_usable(self.plan.structure, self.plan.backends.kind(), &shape);
         let backend = if on_host { self.plan.backends.cpu() } else { self.backend() };
         self.known(Some(block), &shape, backend)
     }
