@@ -79,6 +79,7 @@ hyperparameters! {
     RopeDimensions = "rope.dimension_count" number,
     RopeDimensionsSwa = "rope.dimension_count_swa" number,
     RopeSections = "rope.dimension_sections" sections,
+    RopeUntuned = "rope.scaling.finetuned" cleared,
     RopeOriginalContext = "rope.scaling.original_context_length" number,
     RouterLogitSoftcapping = "router_logit_softcapping" float,
     ShortconvLCache = "shortconv.l_cache" number,
@@ -135,6 +136,11 @@ mod value {
 
     pub(super) fn flag(keys: &Keys, key: &str) -> Option<u32> {
         keys.flag(key).map(u32::from)
+    }
+
+    /// Whether a flag that is set by default is cleared.
+    pub(super) fn cleared(keys: &Keys, key: &str) -> Option<u32> {
+        keys.flag(key).map(|set| u32::from(!set))
     }
 
     pub(super) fn float(keys: &Keys, key: &str) -> Option<u32> {

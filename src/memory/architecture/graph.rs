@@ -79,3 +79,30 @@ pub(in crate::memory) fn applies_scale(structure: &Structure, role: Role) -> boo
         _ => true,
     }
 }
+
+/// Returns whether recurrent states can go back by a few tokens (`llm_arch_supports_rs_rollback`).
+pub(in crate::memory) fn takes_states_back(architecture: &str) -> bool {
+    matches!(
+        architecture,
+        "kimi-k3"
+            | "qwen35"
+            | "qwen35moe"
+            | "qwen4exp"
+            | "deepseek4"
+            | "glm5-next"
+            | "nemotron_h"
+            | "nemotron_h_moe"
+            | "lfm2"
+            | "lfm2moe"
+            | "bailingmoe3"
+    )
+}
+
+/// Returns whether `ssm_a` is what Mamba's scan decays states by (`LLM_TENSOR_SSM_A`); elsewhere it is
+/// a mere factor (`LLM_TENSOR_SSM_A_NOSCAN`).
+pub(in crate::memory) fn scans_states(architecture: &str) -> bool {
+    matches!(
+        architecture,
+        "mamba" | "mamba2" | "jamba" | "granitehybrid" | "falcon-h1" | "nemotron_h" | "nemotron_h_moe" | "plamo2"
+    )
+}

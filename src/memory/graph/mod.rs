@@ -6,25 +6,33 @@
 //!
 //! - [`tensor`] and [`ops`]: ggml's tensors and operations;
 //! - [`model`], [`attention`], [`feed_forward`]: what llama.cpp's `llm_graph_context` offers;
+//! - [`recurrent`], [`mamba`], [`delta_net`]: states, and the layers that carry them along;
 //! - [`families`]: one small module a family of architectures;
 //! - [`backend`], [`cuda`], [`fusion`]: what a back-end decides about memory;
-//! - [`reduce`]: the few blocks that stand for all.
+//! - [`reduce`]: the few blocks that stand for all;
+//! - [`usable`]: which weights a device can use at all.
 
 mod allocate;
 mod attention;
 mod backend;
 mod cuda;
+mod delta_net;
 mod families;
 mod feed_forward;
 mod fusion;
 mod hyper_connections;
 mod indexer;
 mod latent;
+mod mamba;
 mod model;
 mod ops;
+mod recurrent;
 mod reduce;
 mod schedule;
 mod tensor;
+mod usable;
+
+pub(super) use self::usable::is_usable;
 
 use self::backend::Backends;
 use self::model::{Builder, Plan, Uses};

@@ -223,7 +223,8 @@ impl<'a> Builder<'a> {
     pub(super) fn tensor(&mut self, role: Role, suffix: Suffix) -> Id {
         let Some(block) = self.block else { return Id::NONE };
         let Some(shape) = find(self.plan.structure.layout(&self.kind()), role, suffix) else { return Id::NONE };
-        let on_host = role.is_expert() && block < self.plan.settings.cpu_moe;
+        let on_host = (role.is_expert() && block < self.plan.settings.cpu_moe)
+            || !super::is_usable(self.plan.structure, self.plan.backends.kind(), &shape);
         let backend = if on_host { self.plan.backends.cpu() } else { self.backend() };
         self.known(Some(block), &shape, backend)
     }
@@ -334,7 +335,8 @@ impl<'a> Builder<'a> {
         let kind = self.kind_of(block);
         let cells = sizes.cells_of(kind.windowed);
         let rows = |cache: CacheType, width: u64| (cache.tensor_type(), [width, cells, sizes.streams, 1]);
-        let states = |width: u64| (F32, [width, sizes.slots, 1, 1]);
+        let rows_of_states = sizes.slots.saturating_mul(crate::memory::cache::snapshots(structure, settings));
+        let states = |width: u64| (F32, [width, rows_of_states, 1, 1]);
         match which {
             Cache::K => rows(settings.cache_type_k, kind.width_k()),
             Cache::V => {

@@ -1,14 +1,17 @@
 //! The graphs, one small module a family of architectures.
 
-mod deepseek;
 mod deepseek4;
+mod deepseek;
 mod dots3note;
 mod granite_switch;
 mod hy_v4;
+mod lfm2;
 mod llama;
+mod mamba;
 mod minimax_m3;
 mod moe;
 mod moe_apart;
+mod qwen_next;
 mod sparse;
 mod speech;
 
@@ -30,6 +33,9 @@ const TABLES: &[fn(&str) -> Option<Family>] = &[
     hy_v4::of,
     minimax_m3::of,
     speech::of,
+    lfm2::of,
+    mamba::of,
+    qwen_next::of,
 ];
 
 /// Returns what builds the graph of an architecture.
