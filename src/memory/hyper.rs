@@ -64,7 +64,10 @@ hyperparameters! {
     InterleaveMoeLayerStep = "interleave_moe_layer_step" number,
     KdaHeadDim = "kda.head_dim" number,
     KeyLengthMla = "attention.key_length_mla" number,
+    KeyLengthMlaSwa = "attention.key_length_mla_swa" number,
     KvLoraRank = "attention.kv_lora_rank" number,
+    KvLoraRankSwa = "attention.kv_lora_rank_swa" number,
+    LayerNormRmsEpsilon = "attention.layer_norm_rms_epsilon" float,
     LeadingDenseBlocks = "leading_dense_block_count" number,
     LogitScale = "logit_scale" float,
     MaxAlibiBias = "attention.max_alibi_bias" float,
@@ -78,11 +81,14 @@ hyperparameters! {
     RopeDimensions = "rope.dimension_count" number,
     RopeDimensionsSwa = "rope.dimension_count_swa" number,
     RopeSections = "rope.dimension_sections" sections,
+    RopeUntuned = "rope.scaling.finetuned" cleared,
     RopeOriginalContext = "rope.scaling.original_context_length" number,
-    RopeUnused = "rope.scaling.finetuned" denied,
     RouterLogitSoftcapping = "router_logit_softcapping" float,
     ShortconvLCache = "shortconv.l_cache" number,
     SkipLoopFinalNorm = "skip_loop_final_norm" flag,
+    SinkhornIterations = "hyper_connection.sinkhorn_iterations" number,
+    HashLayers = "hash_layer_count" number,
+    OutputLoraRank = "attention.output_lora_rank" number,
     SsmConvKernel = "ssm.conv_kernel" number,
     SsmDtBCRms = "ssm.dt_b_c_rms" flag,
     SsmGroupCount = "ssm.group_count" number,
@@ -95,6 +101,7 @@ hyperparameters! {
     TokenShiftCount = "token_shift_count" number,
     UseParallelResidual = "use_parallel_residual" flag,
     ValueLengthMla = "attention.value_length_mla" number,
+    ValueLengthMlaSwa = "attention.value_length_mla_swa" number,
     WkvHeadSize = "wkv.head_size" number,
 }
 
@@ -134,9 +141,9 @@ mod value {
         keys.flag(key).map(u32::from)
     }
 
-    /// Whether a flag is there and says no.
-    pub(super) fn denied(keys: &Keys, key: &str) -> Option<u32> {
-        keys.flag(key).map(|flag| u32::from(!flag))
+    /// Whether a flag that is set by default is cleared.
+    pub(super) fn cleared(keys: &Keys, key: &str) -> Option<u32> {
+        keys.flag(key).map(|set| u32::from(!set))
     }
 
     pub(super) fn float(keys: &Keys, key: &str) -> Option<u32> {

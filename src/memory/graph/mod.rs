@@ -6,31 +6,43 @@
 //!
 //! - [`tensor`] and [`ops`]: ggml's tensors and operations;
 //! - [`model`], [`attention`], [`feed_forward`]: what llama.cpp's `llm_graph_context` offers;
+//! - [`recurrent`], [`mamba`], [`delta_net`]: states, and the layers that carry them along;
 //! - [`families`]: one small module a family of architectures;
 //! - [`backend`]: what a back-end decides about memory: [`cuda`] with [`fusion`], [`metal`] with
 //!   [`metal_order`];
-//! - [`reduce`]: the few blocks that stand for all.
+//! - [`reduce`]: the few blocks that stand for all;
+//! - [`usable`]: which weights a device can use at all.
 
 mod allocate;
 mod attention;
 mod backend;
 mod cuda;
+mod delta_net;
 mod families;
 mod feed_forward;
 mod fusion;
 mod metal;
 mod metal_order;
+mod hyper_connections;
+mod indexer;
+mod latent;
+mod mamba;
 mod model;
 mod ops;
+mod recurrent;
 mod reduce;
 mod schedule;
 mod tensor;
+mod usable;
+
+pub(super) use self::usable::is_usable;
 
 use self::backend::Backends;
 use self::model::{Builder, Plan, Uses};
 use self::tensor::{FusedOp, Graph};
 use super::cache::Spread;
 use super::flash::wished;
+use super::hyper::Hyper;
 use super::place::{Device, Places};
 use super::sizes::Sizes;
 use super::structure::Structure;
@@ -90,15 +102,17 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
         flash_attention: wished != FlashAttention::Off,
         gated_delta_net: true,
         lightning_indexer: true,
-        hyper_connections: true,
+        hyper_connections_pre: true,
+        hyper_connections_comb: true,
+        hyper_connections_post: true,
     };
     let mut graph = build(plan(sizes.tokens, sizes.rows, uses));
-    if wished == FlashAttention::Auto && !graph.fused.is_empty() {
+    for what in tried(load) {
         // llama.cpp tries with one token a sequence. Where everything is on one device the number
         // of tokens moves nothing, and the graph at hand will do.
         let trial = (!is_on_one_device(load)).then(|| build(plan(slots, slots, uses)));
-        if !runs_at_home(trial.as_ref().unwrap_or(&graph), &backends, FusedOp::FlashAttention) {
-            uses.flash_attention = false;
+        if !runs_at_home(trial.as_ref().unwrap_or(&graph), &backends, what) {
+            *uses.switch(what) = false;
             graph = build(plan(sizes.tokens, sizes.rows, uses));
         }
     }
@@ -111,6 +125,22 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
     let gpus = bytes.by_ref().take(load.places.gpus()).collect();
     let host = bytes.next().unwrap_or_default();
     Some(Computed { buffers: Spread { gpus, host }, flash_attention: uses.flash_attention })
+}
+
+/// Returns the operations that are tried first, in order: one that is switched off may change where
+/// the next one lands.
+fn tried(load: &Load) -> impl Iterator<Item = FusedOp> {
+    let automatic = wished(load.structure, load.settings) == FlashAttention::Auto;
+    let has = |key: Hyper| load.structure.hyper.number(key) != 0;
+    let (indexes, mixes) = (has(Hyper::IndexerKeyLength), has(Hyper::HyperConnections));
+    let all = [
+        (FusedOp::FlashAttention, automatic),
+        (FusedOp::LightningIndexer, indexes),
+        (FusedOp::HyperConnectionsPre, mixes),
+        (FusedOp::HyperConnectionsComb, mixes),
+        (FusedOp::HyperConnectionsPost, mixes),
+    ];
+    all.into_iter().filter(|&(_, is_tried)| is_tried).map(|(what, _)| what)
 }
 
 /// Returns whether each of the operations runs where its block is; else it is switched off for the
