@@ -38,6 +38,7 @@ hyperparameters! {
     AttnResBlockSize = "attn_res.block_size" number,
     BlockSize = "block_size" number,
     ClampKqv = "attention.clamp_kqv" float,
+    ClassifierPooling = "classifier.pooling_type" number,
     ConvKernelSize = "conv_kernel_size" number,
     DecoderBlockCount = "decoder_block_count" number,
     DeepstackLayers = "n_deepstack_layers" number,

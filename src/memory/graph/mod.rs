@@ -6,6 +6,7 @@
 //!
 //! - [`tensor`] and [`ops`]: ggml's tensors and operations;
 //! - [`model`], [`attention`], [`feed_forward`]: what llama.cpp's `llm_graph_context` offers;
+//! - [`pooling`]: what follows where embeddings are asked for;
 //! - [`families`]: one small module a family of architectures;
 //! - [`backend`], [`cuda`], [`fusion`]: what a back-end decides about memory;
 //! - [`reduce`]: the few blocks that stand for all.
@@ -19,6 +20,7 @@ mod feed_forward;
 mod fusion;
 mod model;
 mod ops;
+mod pooling;
 mod reduce;
 mod schedule;
 mod tensor;
@@ -79,6 +81,7 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
     let build = |plan: Plan| -> Graph {
         let mut builder = Builder::new(plan);
         family(&mut builder);
+        builder.pool();
         builder.graph
     };
     let mut uses = Uses {

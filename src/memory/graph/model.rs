@@ -51,6 +51,8 @@ pub(super) struct Builder<'a> {
     pub(super) plan: Plan<'a>,
     /// The block under way.
     pub(super) block: Option<u32>,
+    /// What is put out as embedding (`t_embd`), once it is known.
+    pub(super) embedding: Id,
     weights: Vec<Known<(Option<u32>, Role, Suffix, BackendId)>>,
     caches: Vec<Known<(u32, Cache)>>,
 }
@@ -96,7 +98,14 @@ impl DerefMut for Builder<'_> {
 impl<'a> Builder<'a> {
     /// Returns a builder of an empty graph.
     pub(super) fn new(plan: Plan<'a>) -> Builder<'a> {
-        Builder { graph: Graph::default(), plan, block: None, weights: Vec::new(), caches: Vec::new() }
+        Builder {
+            graph: Graph::default(),
+            plan,
+            block: None,
+            embedding: Id::NONE,
+            weights: Vec::new(),
+            caches: Vec::new(),
+        }
     }
 
     /// Returns the architecture's name.
@@ -332,6 +341,12 @@ impl<'a> Builder<'a> {
         self.embeddings_from(table, false)
     }
 
+    /// As [`Builder::embeddings`], but the rows of tokens are multiplied (gemma).
+    pub(super) fn token_embeddings_scaled(&mut self) -> Id {
+        let table = self.input_weight(Role::TokenEmbd);
+        self.embeddings_from(table, true)
+    }
+
     /// As [`Builder::embeddings`], `scaled` where only the rows of tokens are multiplied (gemma).
     pub(super) fn embeddings_from(&mut self, table: Id, scaled: bool) -> Id {
         let (tokens, width) = (self.tokens(), self.embedding());
@@ -427,7 +442,7 @@ impl<'a> Builder<'a> {
     /// output matrix as logits.
     pub(super) fn logits(&mut self, normed: Id) -> Id {
         self.enter(None);
-        self.set_output(normed);
+        self.set_embedding(normed);
         let matrix = self.output_matrix();
         let mut logits = self.mul_mat(matrix, normed);
         let scale = self.output_weight(Role::Output, Suffix::Scale);
@@ -435,6 +450,19 @@ impl<'a> Builder<'a> {
             logits = self.mul(logits, scale);
         }
         logits
+    }
+
+    /// Notes what is put out as embedding.
+    pub(super) fn set_embedding(&mut self, x: Id) {
+        self.embedding = x;
+        self.set_output(x);
+    }
+
+    /// Ends a model without logits: what comes out last is the embedding.
+    pub(super) fn finish_embedding(&mut self, x: Id) {
+        self.enter(None);
+        self.set_embedding(x);
+        self.expand(x);
     }
 
     /// Marks the logits as put out and adds everything they need to the graph.
