@@ -1,6 +1,7 @@
 //! The graphs, one small module a family of architectures.
 
 mod gemma;
+mod gemma3n;
 mod llama;
 
 use super::model::Builder;
@@ -9,7 +10,7 @@ use super::model::Builder;
 pub(super) type Family = fn(&mut Builder);
 
 /// Each family module's table, from an architecture's name in the header to what builds its graph.
-const TABLES: &[fn(&str) -> Option<Family>] = &[gemma::of, llama::of];
+const TABLES: &[fn(&str) -> Option<Family>] = &[gemma::of, gemma3n::of, llama::of];
 
 /// Returns what builds the graph of an architecture.
 pub(super) fn of(architecture: &str) -> Option<Family> {
