@@ -67,12 +67,20 @@ impl Backends {
         if backend == self.cpu() {
             return true;
         }
+        // Views have no buffer before the graph is allocated, so only what they are of counts.
         let elsewhere = |source: Id| {
-            let home = graph.get(source).view_of.get().unwrap_or(source);
-            let home = graph.get(home).home.backend();
+            let home = graph.get(source).home.backend();
             home.is_some_and(|home| home != self.cpu() && home != backend)
         };
-        !graph.get(id).sources().any(elsewhere) && cuda::supports(graph, id)
+        if self.gpus > 1 && graph.get(id).sources().any(elsewhere) {
+            return false;
+        }
+        cuda::supports(graph, id)
+    }
+
+    /// Returns whether a back-end computes several nodes as one in a way that decides about memory.
+    pub(super) fn fuses(&self, backend: BackendId) -> bool {
+        backend != self.cpu() && matches!(self.kind, Backend::Cuda | Backend::Rocm)
     }
 
     /// Returns the GPU that takes an operation on weights in host memory, if it is worth it.

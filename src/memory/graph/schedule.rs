@@ -209,8 +209,7 @@ impl<'a> Places<'a> {
                 }
             }
             if self.get(id).is_none()
-                && let Some(backend) =
-                    self.backends.iter().find(|&backend| self.backends.supports(backend, graph, id))
+                && let Some(backend) = self.backends.iter().find(|&backend| self.backends.supports(backend, graph, id))
             {
                 self.set(id, backend);
             }
@@ -263,10 +262,7 @@ fn split(graph: &mut Graph, backends: &Backends, places: &mut Places, copies: u3
             });
         if backend != current.backend || renews {
             current.nodes.end = index;
-            splits.push(std::mem::replace(
-                &mut current,
-                Split { backend, nodes: index..index, inputs: Vec::new() },
-            ));
+            splits.push(std::mem::replace(&mut current, Split { backend, nodes: index..index, inputs: Vec::new() }));
         }
         for position in 0..graph.get(id).sources.len() {
             let Some(source) = graph.get(id).sources[position].get() else { continue };
@@ -336,8 +332,15 @@ fn collect(
     }
     let leafs = graph.leafs.iter().map(|&leaf| (leaf, places.get(leaf).unwrap_or(cpu)));
     scheduled.leafs.extend(leafs);
+    let mut kept = Vec::new();
     for split in splits {
-        let kept = fusion::optimise(graph, backends, split.backend, split.nodes.clone());
+        if backends.fuses(split.backend) {
+            fusion::optimise(graph, split.nodes.clone(), &mut kept);
+        }
+    }
+    kept.sort_by_key(|kept| kept.until);
+    let mut kept = kept.as_slice();
+    for split in splits {
         for &input in &split.inputs {
             scheduled.keep([input], places.get(input).unwrap_or(cpu));
             if let Some(copy) = copied.find(input, split.backend) {
@@ -347,9 +350,11 @@ fn collect(
         for index in split.nodes.clone() {
             let node = graph.nodes[index];
             scheduled.compute(node, places.get(node).unwrap_or(split.backend));
-            if kept.iter().any(|kept| kept.until == node) {
-                let until = kept.iter().filter(|kept| kept.until == node);
-                scheduled.keep(until.map(|kept| kept.tensor), split.backend);
+            let until = kept.iter().take_while(|kept| kept.until == index).count();
+            if until > 0 {
+                let (over, others) = kept.split_at(until);
+                scheduled.keep(over.iter().map(|kept| kept.tensor), split.backend);
+                kept = others;
             }
         }
     }

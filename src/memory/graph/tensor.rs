@@ -188,6 +188,8 @@ pub(super) struct Tensor {
     pub(super) is_input: bool,
     /// Read from outside after each run, so never overwritten (`GGML_TENSOR_FLAG_OUTPUT`).
     pub(super) is_output: bool,
+    /// How often nodes of the graph read it.
+    pub(super) uses: u32,
     visited: bool,
 }
 
@@ -209,6 +211,7 @@ impl Tensor {
             detail: 0,
             is_input: false,
             is_output: false,
+            uses: 0,
             visited: false,
         }
     }
@@ -344,6 +347,7 @@ impl Graph {
         for source in self.get(id).sources {
             if source != Id::NONE {
                 self.expand(source);
+                self.get_mut(source).uses += 1;
             }
         }
         if self.get(id).op == Op::None {
