@@ -96,6 +96,9 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
     }
     let copies = if is_pipelined(load) { PIPELINE_COPIES } else { 1 };
     let mut graph = build(plan(sizes.tokens, sizes.rows, uses));
+    // llama.cpp measures a load without memory on a schedule that it has just reset, and so without
+    // what it pinned (`ggml_backend_sched_reserve_size`).
+    graph.pinned.clear();
     let scheduled = schedule::schedule(&mut graph, &backends, copies);
     let mut bytes = allocate::allocate(&graph, &scheduled, &backends).into_iter().map(Bytes);
     let gpus = bytes.by_ref().take(load.places.gpus()).collect();
