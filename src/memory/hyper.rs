@@ -40,6 +40,7 @@ hyperparameters! {
     ClampKqv = "attention.clamp_kqv" float,
     ClassifierPooling = "classifier.pooling_type" number,
     ConvKernelSize = "conv_kernel_size" number,
+    DecisionBlocks = "decision.block_count" number,
     DecoderBlockCount = "decoder_block_count" number,
     DeepstackLayers = "n_deepstack_layers" number,
     EmbeddingScale = "embedding_scale" float,

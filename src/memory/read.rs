@@ -79,7 +79,7 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
         quantisation: header.metadata.file_type().map(str::to_owned),
         parameters: parameters(header),
         notes,
-        dimensions: dimensions(header, &keys, embedding, windows.tokens, remembered.indexer),
+        dimensions: dimensions(header, architecture, &keys, embedding, windows.tokens, remembered.indexer),
         memory: Memory {
             any: remembered.any,
             windowed: windows.blocks.contains(&true),
@@ -238,12 +238,21 @@ fn keys_only(keys: &Keys) -> bool {
     has("attention.key_length_mla") && has("attention.value_length_mla")
 }
 
-fn dimensions(header: &Header, keys: &Keys, embedding: u32, window: u32, indexer: (u32, u32)) -> Dimensions {
+fn dimensions(
+    header: &Header,
+    architecture: &str,
+    keys: &Keys,
+    embedding: u32,
+    window: u32,
+    indexer: (u32, u32),
+) -> Dimensions {
     let tokens = header.metadata.array_len("tokenizer.ggml.tokens").map(clamp);
+    // A ModernBERT with a decision head puts out a score for each type of question.
+    let decides = architecture == "modern-bert" && keys.number("decision.block_count").is_some_and(|blocks| blocks != 0);
     let rows = header.tensors.iter().find(|tensor| &*tensor.name == "token_embd.weight");
     Dimensions {
         embedding,
-        embedding_out: keys.number("embedding_length_out").unwrap_or(embedding),
+        embedding_out: if decides { 3 } else { keys.number("embedding_length_out").unwrap_or(embedding) },
         vocabulary: tokens
             .or_else(|| keys.number("vocab_size"))
             .or_else(|| rows.map(|tensor| clamp(tensor.dims[1])))

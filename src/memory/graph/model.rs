@@ -279,6 +279,11 @@ impl<'a> Builder<'a> {
         self.weights.retain(|known| known.what.0.is_none());
     }
 
+    /// Enters a block whose weights, and those of the blocks around it, are read several times.
+    pub(super) fn enter_again(&mut self, block: u32) {
+        self.block = Some(block);
+    }
+
     /// Pins a node to the back-end of its block, as llama.cpp does with norms where the batch is
     /// small or everything is on GPUs (`graph_get_cb`).
     pub(super) fn pin_to_block(&mut self, id: Id) {
