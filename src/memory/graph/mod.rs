@@ -29,6 +29,7 @@ use self::backend::Backends;
 use self::model::{Builder, Plan, Uses};
 use self::tensor::{FusedOp, Graph};
 use super::cache::Spread;
+use super::flash::wished;
 use super::place::Places;
 use super::sizes::Sizes;
 use super::structure::Structure;
@@ -84,20 +85,21 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
         builder.pool();
         builder.graph
     };
+    let wished = wished(load.structure, load.settings);
     let mut uses = Uses {
-        flash_attention: load.settings.flash_attention != FlashAttention::Off,
+        flash_attention: wished != FlashAttention::Off,
         gated_delta_net: true,
         lightning_indexer: true,
         hyper_connections: true,
     };
-    if load.settings.flash_attention == FlashAttention::Auto {
+    if wished == FlashAttention::Auto {
         let graph = build(plan(slots, slots, uses));
         uses.flash_attention = runs_at_home(&graph, &backends, FusedOp::FlashAttention);
     }
     let copies = if is_pipelined(load) { PIPELINE_COPIES } else { 1 };
     let mut graph = build(plan(sizes.tokens, sizes.rows, uses));
-    // llama.cpp measures a load without memory on a schedule that it has just reset, and so without
-    // what it pinned (`ggml_backend_sched_reserve_size`).
+    // llama.cpp's own measure of a load forgets where nodes were pinned, which takes up to a few
+    // dozen MiB more between two GPUs than a load then does (`ggml_backend_sched_reserve_size`).
     graph.pinned.clear();
     let scheduled = schedule::schedule(&mut graph, &backends, copies);
     let mut bytes = allocate::allocate(&graph, &scheduled, &backends).into_iter().map(Bytes);
