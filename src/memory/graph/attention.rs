@@ -215,6 +215,36 @@ impl Builder<'_> {
         Qkv { q, k, v }
     }
 
+    /// As [`Builder::qkv`], unclamped and not yet shaped into heads: what a fused matrix gave is
+    /// taken apart into copies (`build_qkv` with `reshape` off).
+    pub(super) fn qkv_flat(&mut self, x: Id) -> Qkv {
+        let heads = self.heads();
+        if !self.has(Role::AttnQkv) {
+            let [q, k, v] = [Role::AttnQ, Role::AttnK, Role::AttnV].map(|role| self.project_biased(role, x));
+            return Qkv { q, k, v };
+        }
+        let qkv = self.project_biased(Role::AttnQkv, x);
+        let (tokens, Tensor { kind, nb, .. }) = (self.tokens(), *self.get(qkv));
+        let mut at = 0u64;
+        let parts = [(heads.k, heads.q), (heads.k, heads.kv), (heads.v, heads.kv)].map(|(width, count)| {
+            let width = width.saturating_mul(count);
+            let view = self.view_2d(qkv, [width, tokens], nb[1], row_bytes(kind, at));
+            at = at.saturating_add(width);
+            view
+        });
+        let [q, k, v] = parts.map(|part| self.cont(part));
+        Qkv { q, k, v }
+    }
+
+    /// Shapes what [`Builder::qkv_flat`] gave into heads.
+    pub(super) fn shape_heads(&mut self, flat: Qkv) -> Qkv {
+        let (heads, tokens) = (self.heads(), self.tokens());
+        let q = self.reshape(flat.q, [heads.k, heads.q, tokens, 1]);
+        let k = self.reshape(flat.k, [heads.k, heads.kv, tokens, 1]);
+        let v = self.reshape(flat.v, [heads.v, heads.kv, tokens, 1]);
+        Qkv { q, k, v }
+    }
+
     /// Attends with the block's own cache, or none, and projects the result (`build_attn`).
     pub(super) fn attend(&mut self, input: &AttentionInput, qkv: Qkv, extras: Extras) -> Id {
         let block = self.index();
