@@ -117,7 +117,11 @@ impl Tensors {
         let mut unknown = 0u32;
         for (index, tensor) in header.tensors.iter().enumerate() {
             let (block, stem) = split_block(&tensor.name);
-            let (role, suffix) = split_role(stem);
+            // An encoder's blocks share their numbers with the decoder's.
+            let (role, suffix) = match block {
+                Some(_) if tensor.name.starts_with("enc.") => split_role(&format!("enc.{stem}")),
+                _ => split_role(stem),
+            };
             if role == Role::CrossAttnRelB {
                 continue; // Stored by some t5 conversions, never loaded.
             }

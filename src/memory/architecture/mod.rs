@@ -15,7 +15,7 @@ mod windows;
 
 pub(super) use graph::{caps_attention, fuses_limits, has_sections, has_separate_batches};
 pub(super) use memory::remembered;
-pub(super) use names::{has_output_layer, is_drafter, is_encoder};
+pub(super) use names::{has_encoder, has_output_layer, is_drafter, is_encoder};
 pub(super) use windows::windows;
 
 use super::keys::Keys;
