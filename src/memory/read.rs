@@ -22,7 +22,9 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
     let blocks = keys.required("block_count", MOST_BLOCKS)?;
     let mtp = keys.number("nextn_predict_layers").unwrap_or(0).min(blocks);
     let tensors = Tensors::sort(header, blocks, &mut notes)?;
-    let embedding = keys.required("embedding_length", 1 << 24)?;
+    // What a WavTokenizer calls the length of its embeddings is that of what it puts out.
+    let width = if architecture == "wavtokenizer-dec" { "features_length" } else { "embedding_length" };
+    let embedding = keys.required(width, 1 << 24)?;
 
     let count = blocks as usize;
     let heads = keys.by_block("attention.head_count", count).unwrap_or_else(|| vec![0; count]);
@@ -256,7 +258,11 @@ fn dimensions(
     let rows = header.tensors.iter().find(|tensor| &*tensor.name == "token_embd.weight");
     Dimensions {
         embedding,
-        embedding_out: if decides { 3 } else { keys.number("embedding_length_out").unwrap_or(embedding) },
+        embedding_out: match architecture {
+            _ if decides => 3,
+            "wavtokenizer-dec" => keys.number("embedding_length").unwrap_or(embedding),
+            _ => keys.number("embedding_length_out").unwrap_or(embedding),
+        },
         vocabulary: tokens
             .or_else(|| keys.number("vocab_size"))
             .or_else(|| rows.map(|tensor| clamp(tensor.dims[1])))

@@ -197,7 +197,7 @@ fn assumed(header: &Header, rule: &Rule, notes: &mut Vec<String>) {
     if header.architecture == "deepseek4" {
         notes.push("compressed caches are billed as full ones".into());
     }
-    if matches!(header.architecture, "t5" | "hrm_text" | "wavtokenizer-dec" | "pockettts" | "qwen3tts") {
+    if matches!(header.architecture, "hrm_text" | "pockettts" | "qwen3tts") {
         notes.push(format!("buffers of {} are a guess", header.architecture));
     }
 }
