@@ -40,6 +40,8 @@ enum Rule {
     First(u32),
     /// A cache in all but the last blocks, which share theirs (`shared_kv_layers`).
     Shared,
+    /// Caches, but another model's.
+    Borrowed,
     /// A cache in every block.
     Attention,
     /// What the tensors show.
@@ -61,6 +63,7 @@ fn rule(architecture: &str) -> Rule {
         // The count is fixed in `gemma3n.cpp`, whatever `shared_kv_layers` says.
         "gemma3n" => Rule::First(20),
         "gemma4" => Rule::Shared,
+        "gemma4-assistant" => Rule::Borrowed,
         name if is_known(name) => Rule::Attention,
         _ => Rule::Unknown,
     }
@@ -74,7 +77,7 @@ pub(in crate::memory) fn remembered(header: &Header) -> Remembered {
     // Plain caches leave the MTP blocks out, unless the file holds nothing else.
     let in_trunk = |block: usize| trunk == 0 || block < trunk;
     let recurrent = match rule {
-        Rule::Nothing | Rule::First(_) | Rule::Shared | Rule::Attention => vec![false; blocks],
+        Rule::Nothing | Rule::First(_) | Rule::Shared | Rule::Borrowed | Rule::Attention => vec![false; blocks],
         Rule::Recurrent | Rule::Both => each(&|block| block < trunk),
         Rule::ByHeads => each(&|block| block < trunk && header.heads_kv[block] == 0),
         Rule::Interval(every) => {
@@ -90,7 +93,7 @@ pub(in crate::memory) fn remembered(header: &Header) -> Remembered {
         Rule::Unknown => each(&|block| header.shows[block].recurrent),
     };
     let cached = match rule {
-        Rule::Nothing | Rule::Recurrent => vec![false; blocks],
+        Rule::Nothing | Rule::Recurrent | Rule::Borrowed => vec![false; blocks],
         Rule::Both | Rule::Attention => each(&in_trunk),
         // A hybrid's filter asks for "not recurrent" alone, so an MTP block keeps its cache there.
         Rule::ByHeads => each(&|block| !recurrent[block] && (header.architecture != "glm5-next" || block < trunk)),

@@ -129,7 +129,10 @@ impl Builder<'_> {
     /// power of two times 64 that divides every cached head, V's 64 (`llama-kv-cache.cpp`).
     fn rotations(&mut self, windowed: bool) -> (Id, Id) {
         let structure = self.plan.structure;
-        let cached = || structure.kinds.iter().filter(move |kind| kind.cached && kind.windowed == windowed);
+        // A drafter has no cache of its own, but reads what its target stored.
+        let borrowed = !structure.kinds.iter().any(|kind| kind.cached);
+        let stored = move |kind: &&crate::memory::BlockKind| (kind.cached || borrowed) && kind.windowed == windowed;
+        let cached = || structure.kinds.iter().filter(stored);
         let common = |width: fn(&crate::memory::BlockKind) -> u32| {
             let mut widths = cached().map(width);
             let first = widths.next().unwrap_or(0);

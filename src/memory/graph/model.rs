@@ -247,6 +247,14 @@ impl<'a> Builder<'a> {
         find(&self.plan.structure.globals, role, Suffix::Weight).is_some()
     }
 
+    /// Returns the table of tokens of another model, of which only the width counts: it is looked up
+    /// on the CPU.
+    pub(super) fn foreign_table(&mut self, width: u64) -> Id {
+        let mut table = Tensor::new(F32, [width, 1, 1, 1]);
+        table.home = Home::Weights(self.plan.backends.cpu());
+        self.graph.push(table)
+    }
+
     fn global(&mut self, role: Role, suffix: Suffix, backend: BackendId) -> Id {
         match find(&self.plan.structure.globals, role, suffix) {
             Some(shape) => self.known(None, &shape, backend),
@@ -312,7 +320,15 @@ impl<'a> Builder<'a> {
             return known.id;
         }
         let (kind, ne) = self.cache_shape(block, which);
-        let place = if self.plan.settings.offload_kv { self.plan.places.layer(block) } else { Device::Host };
+        let places = self.plan.places;
+        let place = if !self.plan.settings.offload_kv {
+            Device::Host
+        } else if self.architecture() == "gemma4-assistant" {
+            // The caches are the target's, whose last blocks are where its output layer is.
+            places.output()
+        } else {
+            places.layer(block)
+        };
         let mut tensor = Tensor::new(kind, ne);
         tensor.home = Home::Cache(self.backend_of(place));
         let id = self.graph.push(tensor);

@@ -4,12 +4,12 @@
 use crate::memory::graph::attention::{AttentionInput, Extras, Qkv};
 use crate::memory::graph::feed_forward::{Activation, Experts, Norm};
 use crate::memory::graph::model::Builder;
-use crate::memory::graph::tensor::{I32, Id, Op, Tensor};
+use crate::memory::graph::tensor::{F32, I32, Id, Op, Tensor};
 use crate::memory::hyper::Hyper;
 use crate::memory::tensor::{Role, Suffix};
 
 use super::Family;
-use super::gemma::geglu;
+use super::gemma::{geglu, rest};
 
 /// Streams of Gemma 3n's alternating updates (`n_altup`): the first is the active one.
 const STREAMS: u64 = 4;
@@ -26,6 +26,7 @@ pub(super) fn of(architecture: &str) -> Option<Family> {
     Some(match architecture {
         "gemma3n" => gemma3n,
         "gemma4" => gemma4,
+        "gemma4-assistant" => assistant,
         _ => return None,
     })
 }
@@ -83,8 +84,7 @@ fn gemma4(g: &mut Builder) {
     for &block in g.blocks() {
         g.enter(Some(block));
         let normed = g.norm(Norm::Rms, x, Role::AttnNorm);
-        // Only blocks that see everything have factors.
-        let factors = if g.kind().windowed { Id::NONE } else { g.shared_weight(Role::RopeFreqs) };
+        let factors = factors(g);
         let attended = attend(g, &input, normed, positions, factors);
         let attended = g.norm(Norm::Rms, attended, Role::PostAttentionNorm);
         let attended = g.add(attended, x);
@@ -108,6 +108,49 @@ fn gemma4(g: &mut Builder) {
         logits = g.soft_cap(logits);
     }
     g.finish(logits);
+}
+
+/// Gemma 4's drafter: reads the target model's table of tokens, what the target made of them, and the
+/// target's caches, which are taken to be where its output layer is.
+fn assistant(g: &mut Builder) {
+    let tokens = g.tokens();
+    let width = u64::from(g.plan.structure.dimensions.embedding_out);
+    let ids = g.input(I32, [tokens, 1, 1, 1]);
+    let hidden = g.input(F32, [width, tokens, 1, 1]);
+    let table = g.foreign_table(width);
+    let rows = g.get_rows(table, ids);
+    let rows = g.scale(rows);
+    let both = g.concat(rows, hidden, 0);
+    let matrix = g.first_weight(Role::NextnPreProjection, Suffix::Weight);
+    let mut x = g.mul_mat(matrix, both);
+    let input = g.attention_input();
+    let positions = g.positions();
+    let ids = g.output_ids();
+    for &block in g.blocks() {
+        g.enter(Some(block));
+        let normed = g.norm(Norm::Rms, x, Role::AttnNorm);
+        let mut qkv = parts(g, normed, false);
+        qkv.q = g.norm(Norm::Rms, qkv.q, Role::AttnQNorm);
+        let factors = factors(g);
+        qkv.q = g.rope(qkv.q, positions, factors);
+        let attended = g.attend(&input, qkv, Extras::default());
+        let [attended, residual] = g.keep_outputs(ids, [attended, x]);
+        x = rest(g, attended, residual);
+        let scale = g.weight(Role::LayerOutputScale);
+        x = g.mul(x, scale);
+    }
+    let normed = g.output_norm(Norm::Rms, x);
+    let matrix = g.output_matrix();
+    let logits = g.mul_mat(matrix, normed);
+    let matrix = g.output_weight(Role::NextnPostProjection, Suffix::Weight);
+    let hidden = g.mul_mat(matrix, normed);
+    g.finish(logits);
+    g.finish(hidden);
+}
+
+/// Returns the rope's factors, which only blocks that see everything have.
+fn factors(g: &mut Builder) -> Id {
+    if g.kind().windowed { Id::NONE } else { g.shared_weight(Role::RopeFreqs) }
 }
 
 /// The embeddings of all blocks, one slice each: what the tokens say and what the stream says
