@@ -205,7 +205,9 @@ fn gpu_pool(gpu: usize) -> Pool {
 /// (`output_reserve` in `llama-context.cpp`). It grows when more rows are asked for.
 fn output(structure: &Structure, settings: &Settings, sizes: &Sizes) -> Bytes {
     let dimensions = &structure.dimensions;
-    let embedding = if settings.embeddings { u64::from(dimensions.embedding_out) } else { 0 };
+    // T5's decoder reads what its encoder put out.
+    let embeds = settings.embeddings || structure.architecture == "t5";
+    let embedding = if embeds { u64::from(dimensions.embedding_out) } else { 0 };
     let row = Bytes(u64::from(dimensions.vocabulary)).saturating_add(Bytes(embedding)).saturating_mul(4);
     row.saturating_mul(sizes.slots)
 }

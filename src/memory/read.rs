@@ -22,7 +22,9 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
     let blocks = keys.required("block_count", MOST_BLOCKS)?;
     let mtp = keys.number("nextn_predict_layers").unwrap_or(0).min(blocks);
     let tensors = Tensors::sort(header, blocks, &mut notes)?;
-    let embedding = keys.required("embedding_length", 1 << 24)?;
+    // What a WavTokenizer calls the length of its embeddings is that of what it puts out.
+    let width = if architecture == "wavtokenizer-dec" { "features_length" } else { "embedding_length" };
+    let embedding = keys.required(width, 1 << 24)?;
 
     let count = blocks as usize;
     let heads = keys.by_block("attention.head_count", count).unwrap_or_else(|| vec![0; count]);
@@ -88,7 +90,7 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
         quantisation: header.metadata.file_type().map(str::to_owned),
         parameters: parameters(header),
         notes,
-        dimensions: dimensions(header, &keys, embedding, windows.tokens, stacked.parts, remembered.indexer),
+        dimensions: dimensions(header, architecture, &keys, embedding, windows.tokens, stacked.parts, remembered.indexer),
         memory: Memory {
             any: remembered.any,
             windowed: windows.blocks.contains(&true),
@@ -129,7 +131,11 @@ impl Tensors {
         let mut unknown = 0u32;
         for (index, tensor) in header.tensors.iter().enumerate() {
             let (block, stem) = split_block(&tensor.name);
-            let (role, suffix) = split_role(stem);
+            // An encoder's blocks share their numbers with the decoder's.
+            let (role, suffix) = match block {
+                Some(_) if tensor.name.starts_with("enc.") => split_role(&format!("enc.{stem}")),
+                _ => split_role(stem),
+            };
             if role == Role::CrossAttnRelB {
                 continue; // Stored by some t5 conversions, never loaded.
             }
@@ -268,6 +274,7 @@ fn keys_only(keys: &Keys) -> bool {
 
 fn dimensions(
     header: &Header,
+    architecture: &str,
     keys: &Keys,
     embedding: u32,
     window: u32,
@@ -275,10 +282,16 @@ fn dimensions(
     indexer: (u32, u32),
 ) -> Dimensions {
     let tokens = header.metadata.array_len("tokenizer.ggml.tokens").map(clamp);
+    // A ModernBERT with a decision head puts out a score for each type of question.
+    let decides = architecture == "modern-bert" && keys.number("decision.block_count").is_some_and(|blocks| blocks != 0);
     let rows = header.tensors.iter().find(|tensor| &*tensor.name == "token_embd.weight");
     Dimensions {
         embedding,
-        embedding_out: keys.number("embedding_length_out").unwrap_or(embedding),
+        embedding_out: match architecture {
+            _ if decides => 3,
+            "wavtokenizer-dec" => keys.number("embedding_length").unwrap_or(embedding),
+            _ => keys.number("embedding_length_out").unwrap_or(embedding),
+        },
         vocabulary: tokens
             .or_else(|| keys.number("vocab_size"))
             .or_else(|| rows.map(|tensor| clamp(tensor.dims[1])))

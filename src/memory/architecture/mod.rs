@@ -19,7 +19,7 @@ pub(super) use graph::{
     takes_states_back,
 };
 pub(super) use memory::remembered;
-pub(super) use names::{has_output_layer, is_drafter, is_encoder};
+pub(super) use names::{has_encoder, has_output_layer, is_drafter, is_encoder};
 pub(super) use windows::windows;
 
 use super::keys::Keys;

@@ -129,7 +129,10 @@ impl Builder<'_> {
     /// power of two times 64 that divides every cached head, V's 64 (`llama-kv-cache.cpp`).
     fn rotations(&mut self, windowed: bool) -> (Id, Id) {
         let structure = self.plan.structure;
-        let cached = || structure.kinds.iter().filter(move |kind| kind.cached && kind.windowed == windowed);
+        // A drafter has no cache of its own, but reads what its target stored.
+        let borrowed = !structure.kinds.iter().any(|kind| kind.cached);
+        let stored = move |kind: &&crate::memory::BlockKind| (kind.cached || borrowed) && kind.windowed == windowed;
+        let cached = || structure.kinds.iter().filter(stored);
         let common = |width: fn(&crate::memory::BlockKind) -> u32| {
             let mut widths = cached().map(width);
             let first = widths.next().unwrap_or(0);
@@ -380,9 +383,9 @@ impl Builder<'_> {
         self.set_rows(cells, elements, ids)
     }
 
-    /// Returns a view of a block's keys, head by head (`get_k`).
+    /// Returns a view of a block's keys, head by head (`get_k`), with the heads of the block under way.
     pub(super) fn read_k(&mut self, source: u32) -> Id {
-        let kind = self.kind_of(source);
+        let kind = self.kind();
         let cache = self.cache(source, Cache::K);
         self.read_rows(cache, u64::from(kind.head_k), u64::from(kind.heads_kv))
     }
@@ -397,7 +400,7 @@ impl Builder<'_> {
 
     /// Returns a view of a block's values (`get_v`).
     pub(super) fn read_v(&mut self, source: u32) -> Id {
-        let kind = self.kind_of(source);
+        let kind = self.kind();
         let cache = self.cache(source, Cache::V);
         let (width, heads) = (u64::from(kind.head_v), u64::from(kind.heads_kv));
         if self.plan.sizes.flash {
@@ -455,14 +458,10 @@ impl Builder<'_> {
         let mut weights = self.mul_mat(k, q);
         // Grok squeezes the products between two limits, as does whatever has a soft cap.
         if self.architecture() == "grok" {
-            weights = self.scale(weights);
-            weights = self.unary(Op::Unary, weights);
-            weights = self.scale(weights);
+            weights = self.soft_cap(weights);
         }
         if crate::memory::architecture::caps_attention(self.plan.structure) {
-            weights = self.scale(weights);
-            weights = self.unary(Op::Unary, weights);
-            weights = self.scale(weights);
+            weights = self.soft_cap(weights);
         }
         weights = self.add_if(weights, extras.bias);
         weights = self.soft_max(weights, mask, extras.sinks);
@@ -481,6 +480,13 @@ impl Builder<'_> {
             self.pin_to_cpu(attended);
         }
         attended
+    }
+
+    /// Squeezes numbers between two limits by a tanh.
+    pub(super) fn soft_cap(&mut self, x: Id) -> Id {
+        let small = self.scale(x);
+        let squeezed = self.unary(Op::Unary, small);
+        self.scale(squeezed)
     }
 
     /// Returns the rope's factors of a block where the file has some (`get_rope_factors`): one table,

@@ -153,6 +153,18 @@ impl Builder<'_> {
         if self.has(role) { self.norm(norm, x, role) } else { x }
     }
 
+    /// As [`Builder::norm_if`], but left to the scheduler where it runs (`build_norm` without a block).
+    pub(super) fn loose_norm_if(&mut self, norm: Norm, x: Id, role: Role) -> Id {
+        if !self.has(role) {
+            return x;
+        }
+        let (weight, bias) = (self.weight(role), self.bias(role));
+        let block = self.block.take();
+        let normed = self.norm_with(norm, x, weight, bias);
+        self.block = block;
+        normed
+    }
+
     /// The norm before the output layer, outside the blocks.
     pub(super) fn output_norm(&mut self, norm: Norm, x: Id) -> Id {
         self.enter(None);

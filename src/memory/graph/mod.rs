@@ -7,6 +7,7 @@
 //! - [`tensor`] and [`ops`]: ggml's tensors and operations;
 //! - [`model`], [`attention`], [`feed_forward`]: what llama.cpp's `llm_graph_context` offers;
 //! - [`recurrent`], [`mamba`], [`delta_net`]: states, and the layers that carry them along;
+//! - [`pooling`]: what follows where embeddings are asked for;
 //! - [`families`]: one small module a family of architectures;
 //! - [`backend`]: what a back-end decides about memory: [`cuda`] with [`fusion`], [`metal`] with
 //!   [`metal_order`];
@@ -30,6 +31,7 @@ mod mamba;
 mod model;
 mod ops;
 mod recurrent;
+mod pooling;
 mod reduce;
 mod schedule;
 mod tensor;
@@ -95,6 +97,7 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
     let build = |plan: Plan| -> Graph {
         let mut builder = Builder::new(plan);
         family(&mut builder);
+        builder.pool();
         builder.graph
     };
     let wished = wished(load.structure, load.settings);

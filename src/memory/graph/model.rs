@@ -73,6 +73,8 @@ pub(super) struct Builder<'a> {
     given: Id,
     /// The numbers of the tokens.
     pub(super) ids: Id,
+    /// What is put out as embedding (`t_embd`), once it is known.
+    pub(super) embedding: Id,
     weights: Vec<Known<(Option<u32>, Role, Suffix, BackendId)>>,
     caches: Vec<Known<(u32, Cache)>>,
 }
@@ -128,6 +130,7 @@ impl<'a> Builder<'a> {
             block: None,
             given: Id::NONE,
             ids: Id::NONE,
+            embedding: Id::NONE,
             weights: Vec::new(),
             caches: Vec::new(),
         }
@@ -280,6 +283,14 @@ impl<'a> Builder<'a> {
         find(&self.plan.structure.globals, role, Suffix::Weight).is_some()
     }
 
+    /// Returns the table of tokens of another model, of which only the width counts: it is looked up
+    /// on the CPU.
+    pub(super) fn foreign_table(&mut self, width: u64) -> Id {
+        let mut table = Tensor::new(F32, [width, 1, 1, 1]);
+        table.home = Home::Weights(self.plan.backends.cpu());
+        self.graph.push(table)
+    }
+
     fn global(&mut self, role: Role, suffix: Suffix, backend: BackendId) -> Id {
         match find(&self.plan.structure.globals, role, suffix) {
             Some(shape) => self.known(None, &shape, backend),
@@ -314,6 +325,11 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// Enters a block whose weights, and those of the blocks around it, are read several times.
+    pub(super) fn enter_again(&mut self, block: u32) {
+        self.block = Some(block);
+    }
+
     /// Pins a node to the back-end of its block, as llama.cpp does with norms where the batch is
     /// small or everything is on GPUs (`graph_get_cb`).
     pub(super) fn pin_to_block(&mut self, id: Id) {
@@ -342,7 +358,15 @@ impl<'a> Builder<'a> {
             return known.id;
         }
         let (kind, ne) = self.cache_shape(block, which);
-        let place = if self.plan.settings.offload_kv { self.plan.places.layer(block) } else { Device::Host };
+        let places = self.plan.places;
+        let place = if !self.plan.settings.offload_kv {
+            Device::Host
+        } else if self.architecture() == "gemma4-assistant" {
+            // The caches are the target's, whose last blocks are where its output layer is.
+            places.output()
+        } else {
+            places.layer(block)
+        };
         let mut tensor = Tensor::new(kind, ne);
         tensor.home = Home::Cache(self.backend_of(place));
         let id = self.graph.push(tensor);
@@ -384,6 +408,12 @@ impl<'a> Builder<'a> {
             table = self.output_weight(Role::Output, Suffix::Weight);
         }
         self.embeddings_from(table, false)
+    }
+
+    /// As [`Builder::embeddings`], but the rows of tokens are multiplied (gemma).
+    pub(super) fn token_embeddings_scaled(&mut self) -> Id {
+        let table = self.input_weight(Role::TokenEmbd);
+        self.embeddings_from(table, true)
     }
 
     /// As [`Builder::embeddings`], `scaled` where only the rows of tokens are multiplied (gemma).
@@ -498,7 +528,7 @@ impl<'a> Builder<'a> {
     /// Ends a language model: the last norm's result is put out as embedding, the product with the
     /// output matrix as logits.
     pub(super) fn logits(&mut self, normed: Id) -> Id {
-        self.set_output(normed);
+        self.set_embedding(normed);
         self.vocabulary(normed)
     }
 
@@ -513,6 +543,19 @@ impl<'a> Builder<'a> {
         }
         let bias = self.output_weight(Role::Output, Suffix::Bias);
         self.add_if(logits, bias)
+    }
+
+    /// Notes what is put out as embedding.
+    pub(super) fn set_embedding(&mut self, x: Id) {
+        self.embedding = x;
+        self.set_output(x);
+    }
+
+    /// Ends a model without logits: what comes out last is the embedding.
+    pub(super) fn finish_embedding(&mut self, x: Id) {
+        self.enter(None);
+        self.set_embedding(x);
+        self.expand(x);
     }
 
     /// Marks the logits as put out and adds everything they need to the graph.

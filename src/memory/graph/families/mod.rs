@@ -16,6 +16,12 @@ mod moe_apart;
 mod qwen_next;
 mod sparse;
 mod speech;
+mod encoders;
+mod gemma;
+mod gemma3n;
+mod t5;
+mod wavtokenizer;
+mod windowed;
 
 use super::model::Builder;
 
@@ -28,6 +34,12 @@ const TABLES: &[fn(&str) -> Option<Family>] = &[
     looped::of,
     moe::of,
     moe_apart::of,
+    gemma::of,
+    gemma3n::of,
+    windowed::of,
+    encoders::of,
+    t5::of,
+    wavtokenizer::of,
     deepseek::of,
     sparse::of,
     deepseek4::of,
