@@ -3,7 +3,9 @@
 mod lfm2;
 mod llama;
 mod mamba;
+mod plamo2;
 mod qwen_next;
+mod rwkv;
 
 use super::model::Builder;
 
@@ -11,7 +13,7 @@ use super::model::Builder;
 pub(super) type Family = fn(&mut Builder);
 
 /// Each family module's table, from an architecture's name in the header to what builds its graph.
-const TABLES: &[fn(&str) -> Option<Family>] = &[lfm2::of, llama::of, mamba::of, qwen_next::of];
+const TABLES: &[fn(&str) -> Option<Family>] = &[lfm2::of, llama::of, mamba::of, plamo2::of, qwen_next::of, rwkv::of];
 
 /// Returns what builds the graph of an architecture.
 pub(super) fn of(architecture: &str) -> Option<Family> {
