@@ -5,7 +5,7 @@ use super::buffer::BufferKind;
 use super::place::{Device, Places};
 use super::sizes::Sizes;
 use super::structure::{BlockKind, Structure};
-use super::{Backend, CacheType, Settings};
+use super::{Backend, CacheType, Settings, compressed};
 use crate::units::Bytes;
 
 /// Bytes on each GPU and in host memory.
@@ -100,6 +100,9 @@ fn block_cache(
     widest: Option<u64>,
     buffer: BufferKind,
 ) -> Bytes {
+    if compressed::is_used(structure) {
+        return compressed::block_cache(structure, kind, settings, sizes, buffer);
+    }
     let rows = sizes.cells_of(kind.windowed).saturating_mul(sizes.streams);
     let tensor = |kind: CacheType, width: u64| buffer.cache(kind, width, rows);
     let mut sum = Bytes::ZERO;

@@ -63,7 +63,10 @@ hyperparameters! {
     InterleaveMoeLayerStep = "interleave_moe_layer_step" number,
     KdaHeadDim = "kda.head_dim" number,
     KeyLengthMla = "attention.key_length_mla" number,
+    KeyLengthMlaSwa = "attention.key_length_mla_swa" number,
     KvLoraRank = "attention.kv_lora_rank" number,
+    KvLoraRankSwa = "attention.kv_lora_rank_swa" number,
+    LayerNormRmsEpsilon = "attention.layer_norm_rms_epsilon" float,
     LeadingDenseBlocks = "leading_dense_block_count" number,
     LogitScale = "logit_scale" float,
     MaxAlibiBias = "attention.max_alibi_bias" float,
@@ -80,6 +83,9 @@ hyperparameters! {
     RopeOriginalContext = "rope.scaling.original_context_length" number,
     RouterLogitSoftcapping = "router_logit_softcapping" float,
     ShortconvLCache = "shortconv.l_cache" number,
+    SinkhornIterations = "hyper_connection.sinkhorn_iterations" number,
+    HashLayers = "hash_layer_count" number,
+    OutputLoraRank = "attention.output_lora_rank" number,
     SsmConvKernel = "ssm.conv_kernel" number,
     SsmDtBCRms = "ssm.dt_b_c_rms" flag,
     SsmGroupCount = "ssm.group_count" number,
@@ -92,6 +98,7 @@ hyperparameters! {
     TokenShiftCount = "token_shift_count" number,
     UseParallelResidual = "use_parallel_residual" flag,
     ValueLengthMla = "attention.value_length_mla" number,
+    ValueLengthMlaSwa = "attention.value_length_mla_swa" number,
     WkvHeadSize = "wkv.head_size" number,
 }
 

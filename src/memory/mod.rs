@@ -9,6 +9,7 @@ mod architecture;
 mod bill;
 mod buffer;
 mod cache;
+mod compressed;
 mod compute;
 mod devices;
 mod flash;

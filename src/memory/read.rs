@@ -49,6 +49,9 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
     let limits = |key: &str, block: usize| {
         keys.floats(key).is_some_and(|limits| limits.get(block).or(limits.last()).is_some_and(|&limit| limit > 1e-6))
     };
+    // Without limits of their own, DeepSeek V4's shared experts take those of the others.
+    let own = architecture != "deepseek4" || keys.floats("swiglu_clamp_shexp").is_some();
+    let shared_limits = if own { "swiglu_clamp_shexp" } else { "swiglu_clamp_exp" };
     let each = (0..count).map(|block| {
         let windowed = windows.blocks[block];
         let (head_k, head_v) = if windowed { head.windowed } else { head.full };
@@ -63,7 +66,8 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
             windowed,
             recurrent: remembered.recurrent[block],
             indexed: remembered.indexed[block],
-            clamps_shared: limits("swiglu_clamp_shexp", block),
+            compressed: remembered.compressed[block],
+            clamps_shared: limits(shared_limits, block),
             clamps_experts: limits("swiglu_clamp_exp", block),
             mtp: block >= facts.trunk && facts.trunk > 0,
         }
@@ -94,6 +98,9 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
         kinds,
         pattern,
     };
+    if architecture == "graniteswitch" {
+        add_router(&mut structure);
+    }
     if architecture == "nanbeige" {
         unroll(&mut structure, keys.number("num_loops").unwrap_or(1));
     }
@@ -164,6 +171,8 @@ fn split_role(stem: &str) -> (Role, Suffix) {
         Some((name, "bias")) => (name, Suffix::Bias),
         Some((name, "scale")) => (name, Suffix::Scale),
         Some((name, "input_scale")) => (name, Suffix::Other),
+        Some((name, "lora_a")) => (name, Suffix::LoraA),
+        Some((name, "lora_b")) => (name, Suffix::LoraB),
         _ => (stem, Suffix::Other),
     };
     (Role::from_name(name), suffix)
@@ -313,4 +322,16 @@ fn unroll(structure: &mut Structure, loops: u32) {
         structure.pattern.extend(round.iter().map(|&kind| kind + u16::try_from(kinds).unwrap_or(0)));
     }
     structure.blocks = structure.blocks.saturating_mul(rounds);
+}
+
+/// Adds the block that remembers which adapter each token asked for: a cache of one head, which
+/// llama.cpp counts among the blocks behind the trunk (`router_layer`).
+fn add_router(structure: &mut Structure) {
+    let Some(&last) = structure.block_kinds().last() else { return };
+    let layout = u16::try_from(structure.layouts.len()).unwrap_or(u16::MAX);
+    let kind = u16::try_from(structure.kinds.len()).unwrap_or(u16::MAX);
+    structure.layouts.push(Vec::new());
+    structure.kinds.push(BlockKind { layout, heads: 1, heads_kv: 1, cached: true, mtp: true, ..last });
+    structure.pattern.push(kind);
+    structure.blocks = structure.blocks.saturating_add(1);
 }

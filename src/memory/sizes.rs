@@ -1,6 +1,6 @@
 //! What llama.cpp makes of the settings: cells, streams, tokens of a micro-batch, rows of logits.
 
-use super::{EngineProfile, FlashAttention, LogitRows, Settings, Structure};
+use super::{EngineProfile, FlashAttention, LogitRows, Settings, Structure, compressed};
 
 /// llama.cpp's `LLAMA_MAX_SEQ`.
 const MOST_SLOTS: u32 = 256;
@@ -52,7 +52,9 @@ impl Sizes {
             LogitRows::Count(rows) => u64::from(rows),
         };
         let window = u64::from(structure.dimensions.window);
-        let span = window.saturating_mul(if settings.unified_kv { slots } else { 1 }).saturating_add(micro);
+        // DeepSeek V4 never shares its caches between slots.
+        let shares = settings.unified_kv && !compressed::is_used(structure);
+        let span = window.saturating_mul(if shares { slots } else { 1 }).saturating_add(micro);
         let window_cells = if settings.swa_full { cells } else { cells.min(span).next_multiple_of(CELLS) };
         Sizes {
             slots,

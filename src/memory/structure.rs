@@ -116,6 +116,8 @@ pub struct BlockKind {
     pub clamps_shared: bool,
     /// Whether the gates of its experts have limits.
     pub clamps_experts: bool,
+    /// Tokens that are compressed into one cached row beside the window (DeepSeek V4), 0 for none.
+    pub compressed: u16,
     /// Whether it is an MTP (`NextN`) block, loaded for speculative decoding only.
     pub mtp: bool,
 }

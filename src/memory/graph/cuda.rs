@@ -1,5 +1,6 @@
 //! ggml's CUDA back-end, as far as it decides about memory; ROCm is the same source.
 
+use super::ops::EXACT_INPUT;
 use super::tensor::{F16, F32, Graph, I32, I64, Id, Op, SOURCES, Tensor, element_bytes};
 use crate::gguf::TensorType;
 
@@ -26,6 +27,7 @@ pub(super) fn supports(graph: &Graph, id: Id) -> bool {
     let Some(a) = source(graph, tensor, 0) else { return true };
     let b = source(graph, tensor, 1).unwrap_or(a);
     match tensor.op {
+        Op::MulMatId if tensor.detail == EXACT_INPUT => false,
         Op::MulMat | Op::MulMatId => multiplies(a, b),
         Op::Add | Op::Sub | Op::Mul | Op::Div => calculates(a.kind, b.kind, tensor.kind),
         op if op.is_unary() => a.is_contiguous(),

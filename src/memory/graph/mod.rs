@@ -20,6 +20,9 @@ mod delta_net;
 mod families;
 mod feed_forward;
 mod fusion;
+mod hyper_connections;
+mod indexer;
+mod latent;
 mod mamba;
 mod model;
 mod ops;
@@ -36,6 +39,7 @@ use self::model::{Builder, Plan, Uses};
 use self::tensor::{FusedOp, Graph};
 use super::cache::Spread;
 use super::flash::wished;
+use super::hyper::Hyper;
 use super::place::Places;
 use super::sizes::Sizes;
 use super::structure::Structure;
@@ -95,11 +99,13 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
         flash_attention: wished != FlashAttention::Off,
         gated_delta_net: true,
         lightning_indexer: true,
-        hyper_connections: true,
+        hyper_connections_pre: true,
+        hyper_connections_comb: true,
+        hyper_connections_post: true,
     };
-    if wished == FlashAttention::Auto {
+    for what in tried(load) {
         let graph = build(plan(slots, slots, uses));
-        uses.flash_attention = runs_at_home(&graph, &backends, FusedOp::FlashAttention);
+        *uses.switch(what) = runs_at_home(&graph, &backends, what);
     }
     let copies = if is_pipelined(load) { PIPELINE_COPIES } else { 1 };
     let mut graph = build(plan(sizes.tokens, sizes.rows, uses));
@@ -111,6 +117,22 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
     let gpus = bytes.by_ref().take(load.places.gpus()).collect();
     let host = bytes.next().unwrap_or_default();
     Some(Computed { buffers: Spread { gpus, host }, flash_attention: uses.flash_attention })
+}
+
+/// Returns the operations that are tried first, in order: one that is switched off may change where
+/// the next one lands.
+fn tried(load: &Load) -> impl Iterator<Item = FusedOp> {
+    let automatic = wished(load.structure, load.settings) == FlashAttention::Auto;
+    let has = |key: Hyper| load.structure.hyper.number(key) != 0;
+    let (indexes, mixes) = (has(Hyper::IndexerKeyLength), has(Hyper::HyperConnections));
+    let all = [
+        (FusedOp::FlashAttention, automatic),
+        (FusedOp::LightningIndexer, indexes),
+        (FusedOp::HyperConnectionsPre, mixes),
+        (FusedOp::HyperConnectionsComb, mixes),
+        (FusedOp::HyperConnectionsPost, mixes),
+    ];
+    all.into_iter().filter(|&(_, is_tried)| is_tried).map(|(what, _)| what)
 }
 
 /// Returns whether each of the operations runs where its block is; else it is switched off for the

@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 use super::backend::Backends;
 use super::tensor::{BackendId, F32, Fused, FusedOp, Graph, Home, I32, I64, Id, Op, Tensor};
 use crate::gguf::TensorType;
+use crate::memory::compressed;
 use crate::memory::hyper::Hyper;
 use crate::memory::place::{Device, Places};
 use crate::memory::sizes::Sizes;
@@ -39,7 +40,23 @@ pub(super) struct Uses {
     pub(super) flash_attention: bool,
     pub(super) gated_delta_net: bool,
     pub(super) lightning_indexer: bool,
-    pub(super) hyper_connections: bool,
+    pub(super) hyper_connections_pre: bool,
+    pub(super) hyper_connections_comb: bool,
+    pub(super) hyper_connections_post: bool,
+}
+
+impl Uses {
+    /// Returns the switch of an operation.
+    pub(super) fn switch(&mut self, what: FusedOp) -> &mut bool {
+        match what {
+            FusedOp::FlashAttention => &mut self.flash_attention,
+            FusedOp::GatedDeltaNet => &mut self.gated_delta_net,
+            FusedOp::LightningIndexer => &mut self.lightning_indexer,
+            FusedOp::HyperConnectionsPre => &mut self.hyper_connections_pre,
+            FusedOp::HyperConnectionsComb => &mut self.hyper_connections_comb,
+            FusedOp::HyperConnectionsPost => &mut self.hyper_connections_post,
+        }
+    }
 }
 
 /// A graph while it is built, with what it is built from.
@@ -51,6 +68,8 @@ pub(super) struct Builder<'a> {
     pub(super) plan: Plan<'a>,
     /// The block under way.
     pub(super) block: Option<u32>,
+    /// The numbers of the tokens.
+    pub(super) ids: Id,
     weights: Vec<Known<(Option<u32>, Role, Suffix, BackendId)>>,
     caches: Vec<Known<(u32, Cache)>>,
 }
@@ -77,6 +96,10 @@ pub(super) enum Cache {
     IndexerK,
     /// The indexer's values.
     IndexerV,
+    /// A part of DeepSeek V4's caches.
+    Compressed(compressed::Part),
+    /// The scores beside a state of DeepSeek V4.
+    Scores(compressed::Part),
 }
 
 impl Deref for Builder<'_> {
@@ -96,7 +119,7 @@ impl DerefMut for Builder<'_> {
 impl<'a> Builder<'a> {
     /// Returns a builder of an empty graph.
     pub(super) fn new(plan: Plan<'a>) -> Builder<'a> {
-        Builder { graph: Graph::default(), plan, block: None, weights: Vec::new(), caches: Vec::new() }
+        Builder { graph: Graph::default(), plan, block: None, ids: Id::NONE, weights: Vec::new(), caches: Vec::new() }
     }
 
     /// Returns the architecture's name.
@@ -324,6 +347,11 @@ impl<'a> Builder<'a> {
             Cache::S => states(structure.memory.state_s),
             Cache::IndexerK => rows(settings.cache_type_k, u64::from(structure.dimensions.indexer)),
             Cache::IndexerV => rows(settings.cache_type_v, u64::from(structure.dimensions.indexer_value)),
+            Cache::Compressed(part) | Cache::Scores(part) => {
+                let [width, rows] = compressed::shape(structure, &kind, sizes, part).unwrap_or_default();
+                let kind = if part.is_state() { F32 } else { settings.cache_type_k.tensor_type() };
+                (kind, [width, rows, sizes.slots, 1])
+            }
         }
     }
 
@@ -344,6 +372,7 @@ impl<'a> Builder<'a> {
         };
         let ids = self.input(I32, [tokens, 1, 1, 1]);
         let given = self.input(F32, [wide, tokens, 1, 1]);
+        self.ids = ids;
         let from_tokens = of_tokens(self, ids);
         let mixed = (!crate::memory::architecture::has_separate_batches(self.architecture())).then(|| {
             let ids = self.input(I32, [tokens, 1, 1, 1]);
@@ -409,8 +438,15 @@ impl<'a> Builder<'a> {
     pub(super) fn project(&mut self, role: Role, x: Id) -> Id {
         let weight = self.weight(role);
         let product = self.mul_mat(weight, x);
-        let scale = self.tensor(role, Suffix::Scale);
+        let scale = self.scale_of(role);
         if scale == Id::NONE { product } else { self.mul(product, scale) }
+    }
+
+    /// Returns the scale of a weight of the block under way, where the file has one and the graph
+    /// applies it.
+    pub(super) fn scale_of(&mut self, role: Role) -> Id {
+        let applies = crate::memory::architecture::applies_scale(self.plan.structure, role);
+        if applies { self.tensor(role, Suffix::Scale) } else { Id::NONE }
     }
 
     /// As [`Builder::project`], with the bias where the file has one.
@@ -428,10 +464,15 @@ impl<'a> Builder<'a> {
     /// Ends a language model: the last norm's result is put out as embedding, the product with the
     /// output matrix as logits.
     pub(super) fn logits(&mut self, normed: Id) -> Id {
-        self.enter(None);
         self.set_output(normed);
+        self.vocabulary(normed)
+    }
+
+    /// Multiplies with the output matrix.
+    pub(super) fn vocabulary(&mut self, x: Id) -> Id {
+        self.enter(None);
         let matrix = self.output_matrix();
-        let mut logits = self.mul_mat(matrix, normed);
+        let mut logits = self.mul_mat(matrix, x);
         let scale = self.output_weight(Role::Output, Suffix::Scale);
         if scale != Id::NONE {
             logits = self.mul(logits, scale);

@@ -16,6 +16,9 @@ pub(super) enum Glu {
     SwigluClamp,
 }
 
+/// The detail of a product that must read its input in f32 (`ggml_prec_set_src`).
+pub(super) const EXACT_INPUT: u32 = 1;
+
 impl Graph {
     /// Adds a result of the given type and shape.
     fn result(&mut self, op: Op, kind: TensorType, ne: [u64; 4], sources: &[Id]) -> Id {

@@ -182,7 +182,8 @@ pub(super) struct Tensor {
     pub(super) offset: u64,
     pub(super) home: Home,
     /// What a back-end's rules ask about some operations: the kind of gate of a [`Op::Glu`], the
-    /// dimension of a [`Op::Concat`], the snapshots of a [`Op::SsmScan`].
+    /// dimension of a [`Op::Concat`], the snapshots of a [`Op::SsmScan`], what a [`Op::MulMatId`] asks
+    /// of its input.
     pub(super) detail: u32,
     /// Set from outside before each run (`GGML_TENSOR_FLAG_INPUT`).
     pub(super) is_input: bool,
@@ -317,7 +318,9 @@ pub(super) enum FusedOp {
     FlashAttention,
     GatedDeltaNet,
     LightningIndexer,
-    HyperConnections,
+    HyperConnectionsPre,
+    HyperConnectionsComb,
+    HyperConnectionsPost,
 }
 
 impl Graph {
