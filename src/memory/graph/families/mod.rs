@@ -13,7 +13,9 @@ mod mamba;
 mod minimax_m3;
 mod moe;
 mod moe_apart;
+mod plamo2;
 mod qwen_next;
+mod rwkv;
 mod sparse;
 mod speech;
 mod encoders;
@@ -50,7 +52,9 @@ const TABLES: &[fn(&str) -> Option<Family>] = &[
     speech::of,
     lfm2::of,
     mamba::of,
+    plamo2::of,
     qwen_next::of,
+    rwkv::of,
 ];
 
 /// Returns what builds the graph of an architecture.
