@@ -2,6 +2,7 @@
 
 mod deepseek;
 mod deepseek4;
+mod drafters;
 mod llama;
 mod sparse;
 mod speech;
@@ -12,7 +13,7 @@ use super::model::Builder;
 pub(super) type Family = fn(&mut Builder);
 
 /// Each family module's table, from an architecture's name in the header to what builds its graph.
-const TABLES: &[fn(&str) -> Option<Family>] = &[llama::of, deepseek::of, sparse::of, deepseek4::of, speech::of];
+const TABLES: &[fn(&str) -> Option<Family>] = &[llama::of, deepseek::of, sparse::of, deepseek4::of, speech::of, drafters::of];
 
 /// Returns what builds the graph of an architecture.
 pub(super) fn of(architecture: &str) -> Option<Family> {
