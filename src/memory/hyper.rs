@@ -37,8 +37,10 @@ hyperparameters! {
     AttentionValueScale = "attention.value_scale" float,
     AttnResBlockSize = "attn_res.block_size" number,
     BlockSize = "block_size" number,
+    BonusAnchor = "sample_from_anchor" denied,
     ClampKqv = "attention.clamp_kqv" float,
     ClassifierPooling = "classifier.pooling_type" number,
+    ConvGroupSize = "conv_group_size" number,
     ConvKernelSize = "conv_kernel_size" number,
     ConvnextBlocks = "convnext.block_count" number,
     DecisionBlocks = "decision.block_count" number,
@@ -64,6 +66,7 @@ hyperparameters! {
     IndexerHeads = "attention.indexer.head_count" number,
     IndexerKeyLength = "attention.indexer.key_length" number,
     IndexerTopK = "attention.indexer.top_k" number,
+    HiddenActivationGelu = "hidden_activation" gelu,
     InterleaveMoeLayerStep = "interleave_moe_layer_step" number,
     KdaHeadDim = "kda.head_dim" number,
     KeyLengthMla = "attention.key_length_mla" number,
@@ -76,6 +79,8 @@ hyperparameters! {
     MaxAlibiBias = "attention.max_alibi_bias" float,
     MoeEveryNLayers = "moe_every_n_layers" number,
     NumLoops = "num_loops" number,
+    NormBeforeFc = "norm_before_fc" flag,
+    NormBeforeResidual = "norm_before_residual" flag,
     OutputGroupCount = "attention.output_group_count" number,
     PosnetBlocks = "posnet.block_count" number,
     PoolingType = "pooling_type" number,
@@ -85,9 +90,11 @@ hyperparameters! {
     RopeDimensions = "rope.dimension_count" number,
     RopeDimensionsSwa = "rope.dimension_count_swa" number,
     RopeSections = "rope.dimension_sections" sections,
-    RopeUntuned = "rope.scaling.finetuned" cleared,
+    RopeUntuned = "rope.scaling.finetuned" denied,
     RopeOriginalContext = "rope.scaling.original_context_length" number,
     RouterLogitSoftcapping = "router_logit_softcapping" float,
+    SelectorRank = "selector_rank" number,
+    SelectorTopK = "selector_top_k" number,
     ShortconvLCache = "shortconv.l_cache" number,
     SkipLoopFinalNorm = "skip_loop_final_norm" flag,
     SinkhornIterations = "hyper_connection.sinkhorn_iterations" number,
@@ -145,9 +152,14 @@ mod value {
         keys.flag(key).map(u32::from)
     }
 
-    /// Whether a flag that is set by default is cleared.
-    pub(super) fn cleared(keys: &Keys, key: &str) -> Option<u32> {
-        keys.flag(key).map(|set| u32::from(!set))
+    /// Whether a flag is there and not set.
+    pub(super) fn denied(keys: &Keys, key: &str) -> Option<u32> {
+        keys.flag(key).map(|flag| u32::from(!flag))
+    }
+
+    /// Whether an activation is one of the kinds of gelu.
+    pub(super) fn gelu(keys: &Keys, key: &str) -> Option<u32> {
+        keys.text(key).map(|name| u32::from(name.starts_with("gelu")))
     }
 
     pub(super) fn float(keys: &Keys, key: &str) -> Option<u32> {

@@ -54,7 +54,7 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
     };
     let stacked = architecture::stacked(&facts);
     // Without limits of their own, DeepSeek V4's shared experts take those of the others.
-    let own = architecture != "deepseek4" || keys.floats("swiglu_clamp_shexp").is_some();
+    let own = !matches!(architecture, "deepseek4" | "dflash") || keys.floats("swiglu_clamp_shexp").is_some();
     let shared_limits = if own { "swiglu_clamp_shexp" } else { "swiglu_clamp_exp" };
     let each = (0..count).map(|block| {
         let windowed = windows.blocks[block];

@@ -72,6 +72,8 @@ pub(super) struct Computed {
     pub(super) buffers: Spread,
     /// Whether flash attention ends up on.
     pub(super) flash_attention: bool,
+    /// Whether tensors of another model are read, which are only guessed.
+    pub(super) borrows: bool,
 }
 
 /// Returns what the graph of a load needs, or nothing where no family describes its architecture.
@@ -127,7 +129,7 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
     let mut bytes = allocate::allocate(&graph, &scheduled, &backends).into_iter().map(Bytes);
     let gpus = bytes.by_ref().take(load.places.gpus()).collect();
     let host = bytes.next().unwrap_or_default();
-    Some(Computed { buffers: Spread { gpus, host }, flash_attention: uses.flash_attention })
+    Some(Computed { buffers: Spread { gpus, host }, flash_attention: uses.flash_attention, borrows: graph.borrows })
 }
 
 /// Returns the operations that are tried first, in order: one that is switched off may change where

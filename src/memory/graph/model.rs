@@ -257,7 +257,12 @@ impl<'a> Builder<'a> {
 
     /// Returns a tensor that stands outside the blocks, looked up on the CPU.
     pub(super) fn input_weight(&mut self, role: Role) -> Id {
-        self.global(role, Suffix::Weight, self.plan.backends.cpu())
+        self.input_tensor(role, Suffix::Weight)
+    }
+
+    /// As [`Builder::input_weight`], whatever stands behind the role.
+    pub(super) fn input_tensor(&mut self, role: Role, suffix: Suffix) -> Id {
+        self.global(role, suffix, self.plan.backends.cpu())
     }
 
     /// Returns a tensor that lives with the first block.
@@ -266,9 +271,14 @@ impl<'a> Builder<'a> {
         self.global(role, suffix, backend)
     }
 
+    /// Returns the back-end of the output layer.
+    pub(super) fn output_backend(&self) -> BackendId {
+        self.backend_of(self.plan.places.output())
+    }
+
     /// Returns a tensor that lives with the output layer.
     pub(super) fn output_weight(&mut self, role: Role, suffix: Suffix) -> Id {
-        let backend = self.backend_of(self.plan.places.output());
+        let backend = self.output_backend();
         self.global(role, suffix, backend)
     }
 

@@ -16,6 +16,7 @@ mod moe_apart;
 mod plamo2;
 mod qwen_next;
 mod rwkv;
+mod drafters;
 mod sparse;
 mod speech;
 mod encoders;
@@ -50,6 +51,7 @@ const TABLES: &[fn(&str) -> Option<Family>] = &[
     hy_v4::of,
     minimax_m3::of,
     speech::of,
+    drafters::of,
     lfm2::of,
     mamba::of,
     plamo2::of,
