@@ -81,8 +81,7 @@ pub(super) const SHARED: Matrices =
     Matrices { up: Role::FfnUpShexp, gate: Role::FfnGateShexp, down: Role::FfnDownShexp };
 
 /// The usual experts, each token using some.
-pub(super) const ROUTED: Matrices =
-    Matrices { up: Role::FfnUpExps, gate: Role::FfnGateExps, down: Role::FfnDownExps };
+pub(super) const ROUTED: Matrices = Matrices { up: Role::FfnUpExps, gate: Role::FfnGateExps, down: Role::FfnDownExps };
 
 /// How a network of experts differs from the usual.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,7 @@
 //! The graphs, one small module a family of architectures.
 
 mod deepseek4;
+mod bailingmoe3;
 mod deepseek;
 mod dots3note;
 mod granite_switch;
@@ -25,6 +26,7 @@ const TABLES: &[fn(&str) -> Option<Family>] = &[
     llama::of,
     moe::of,
     moe_apart::of,
+    bailingmoe3::of,
     deepseek::of,
     sparse::of,
     deepseek4::of,
