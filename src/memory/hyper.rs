@@ -61,6 +61,7 @@ hyperparameters! {
     IndexerKeyLength = "attention.indexer.key_length" number,
     IndexerTopK = "attention.indexer.top_k" number,
     InterleaveMoeLayerStep = "interleave_moe_layer_step" number,
+    KdaGateLowerBound = "kda.gate_lower_bound" float,
     KdaHeadDim = "kda.head_dim" number,
     KeyLengthMla = "attention.key_length_mla" number,
     KeyLengthMlaSwa = "attention.key_length_mla_swa" number,

@@ -6,7 +6,7 @@
 //!
 //! - [`tensor`] and [`ops`]: ggml's tensors and operations;
 //! - [`model`], [`attention`], [`feed_forward`]: what llama.cpp's `llm_graph_context` offers;
-//! - [`recurrent`], [`mamba`], [`delta_net`]: states, and the layers that carry them along;
+//! - [`recurrent`], [`mamba`], [`delta_net`], [`kda`]: states, and the layers that carry them along;
 //! - [`families`]: one small module a family of architectures;
 //! - [`backend`], [`cuda`], [`fusion`]: what a back-end decides about memory;
 //! - [`reduce`]: the few blocks that stand for all;
@@ -22,6 +22,7 @@ mod feed_forward;
 mod fusion;
 mod hyper_connections;
 mod indexer;
+mod kda;
 mod latent;
 mod mamba;
 mod model;

@@ -5,6 +5,7 @@ mod deepseek;
 mod dots3note;
 mod granite_switch;
 mod hy_v4;
+mod kimi;
 mod lfm2;
 mod llama;
 mod mamba;
@@ -35,6 +36,7 @@ const TABLES: &[fn(&str) -> Option<Family>] = &[
     hy_v4::of,
     minimax_m3::of,
     speech::of,
+    kimi::of,
     lfm2::of,
     mamba::of,
     plamo2::of,
