@@ -9,6 +9,7 @@ mod kimi;
 mod lfm2;
 mod llama;
 mod mamba;
+mod minimax01;
 mod minimax_m3;
 mod moe;
 mod moe_apart;
@@ -34,6 +35,7 @@ const TABLES: &[fn(&str) -> Option<Family>] = &[
     dots3note::of,
     granite_switch::of,
     hy_v4::of,
+    minimax01::of,
     minimax_m3::of,
     speech::of,
     kimi::of,
