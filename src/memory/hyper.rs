@@ -37,7 +37,7 @@ hyperparameters! {
     AttentionValueScale = "attention.value_scale" float,
     AttnResBlockSize = "attn_res.block_size" number,
     BlockSize = "block_size" number,
-    BonusAnchor = "sample_from_anchor" denied,
+    BonusAnchor = "sample_from_anchor" cleared,
     ClampKqv = "attention.clamp_kqv" float,
     ConvGroupSize = "conv_group_size" number,
     ConvKernelSize = "conv_kernel_size" number,
@@ -66,7 +66,10 @@ hyperparameters! {
     InterleaveMoeLayerStep = "interleave_moe_layer_step" number,
     KdaHeadDim = "kda.head_dim" number,
     KeyLengthMla = "attention.key_length_mla" number,
+    KeyLengthMlaSwa = "attention.key_length_mla_swa" number,
     KvLoraRank = "attention.kv_lora_rank" number,
+    KvLoraRankSwa = "attention.kv_lora_rank_swa" number,
+    LayerNormRmsEpsilon = "attention.layer_norm_rms_epsilon" float,
     LeadingDenseBlocks = "leading_dense_block_count" number,
     LogitScale = "logit_scale" float,
     MaxAlibiBias = "attention.max_alibi_bias" float,
@@ -81,6 +84,7 @@ hyperparameters! {
     RopeDimensions = "rope.dimension_count" number,
     RopeDimensionsSwa = "rope.dimension_count_swa" number,
     RopeSections = "rope.dimension_sections" sections,
+    RopeUntuned = "rope.scaling.finetuned" cleared,
     RopeOriginalContext = "rope.scaling.original_context_length" number,
     RouterLogitSoftcapping = "router_logit_softcapping" float,
     SelectorRank = "selector_rank" number,
@@ -101,6 +105,7 @@ hyperparameters! {
     TokenShiftCount = "token_shift_count" number,
     UseParallelResidual = "use_parallel_residual" flag,
     ValueLengthMla = "attention.value_length_mla" number,
+    ValueLengthMlaSwa = "attention.value_length_mla_swa" number,
     WkvHeadSize = "wkv.head_size" number,
 }
 
@@ -140,9 +145,9 @@ mod value {
         keys.flag(key).map(u32::from)
     }
 
-    /// Whether a flag is there and not set.
-    pub(super) fn denied(keys: &Keys, key: &str) -> Option<u32> {
-        keys.flag(key).map(|flag| u32::from(!flag))
+    /// Whether a flag that is set by default is cleared.
+    pub(super) fn cleared(keys: &Keys, key: &str) -> Option<u32> {
+        keys.flag(key).map(|set| u32::from(!set))
     }
 
     /// Whether an activation is one of the kinds of gelu.

@@ -98,6 +98,9 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
         kinds,
         pattern,
     };
+    if architecture == "graniteswitch" {
+        add_router(&mut structure);
+    }
     if architecture == "nanbeige" {
         unroll(&mut structure, keys.number("num_loops").unwrap_or(1));
     }
@@ -168,6 +171,8 @@ fn split_role(stem: &str) -> (Role, Suffix) {
         Some((name, "bias")) => (name, Suffix::Bias),
         Some((name, "scale")) => (name, Suffix::Scale),
         Some((name, "input_scale")) => (name, Suffix::Other),
+        Some((name, "lora_a")) => (name, Suffix::LoraA),
+        Some((name, "lora_b")) => (name, Suffix::LoraB),
         _ => (stem, Suffix::Other),
     };
     (Role::from_name(name), suffix)
@@ -317,4 +322,16 @@ fn unroll(structure: &mut Structure, loops: u32) {
         structure.pattern.extend(round.iter().map(|&kind| kind + u16::try_from(kinds).unwrap_or(0)));
     }
     structure.blocks = structure.blocks.saturating_mul(rounds);
+}
+
+/// Adds the block that remembers which adapter each token asked for: a cache of one head, which
+/// llama.cpp counts among the blocks behind the trunk (`router_layer`).
+fn add_router(structure: &mut Structure) {
+    let Some(&last) = structure.block_kinds().last() else { return };
+    let layout = u16::try_from(structure.layouts.len()).unwrap_or(u16::MAX);
+    let kind = u16::try_from(structure.kinds.len()).unwrap_or(u16::MAX);
+    structure.layouts.push(Vec::new());
+    structure.kinds.push(BlockKind { layout, heads: 1, heads_kv: 1, cached: true, mtp: true, ..last });
+    structure.pattern.push(kind);
+    structure.blocks = structure.blocks.saturating_add(1);
 }

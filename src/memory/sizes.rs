@@ -63,7 +63,7 @@ impl Sizes {
             window_cells,
             tokens,
             rows: reserved.min(tokens),
-            flash: settings.flash_attention != FlashAttention::Off,
+            flash: super::flash::wished(structure, settings) != FlashAttention::Off,
         }
     }
 

@@ -35,6 +35,10 @@ pub enum Suffix {
     Scale,
     /// `.input_scale` or nothing.
     Other,
+    /// `.lora_a`: the first half of an adapter that is part of the model.
+    LoraA,
+    /// `.lora_b`: the second half.
+    LoraB,
 }
 
 /// Where llama.cpp keeps a tensor that stands outside the blocks (`LLM_TENSOR_INFOS` in
@@ -79,9 +83,10 @@ impl TensorShape {
     /// Returns whether a CPU without GPU beside it keeps the tensor repacked, given that it is
     /// multiplied with activations (`ggml_repack_get_optimal_repack_type` in `repack.cpp`).
     pub fn is_repacked(&self, cpu: Cpu) -> bool {
-        let matrices = if self.is_expert() { self.dims[2] > 1 } else { self.dims[2] <= 1 };
+        let adapts = matches!(self.suffix, Suffix::LoraA | Suffix::LoraB);
+        let matrices = if self.is_expert() || adapts { self.dims[2] > 1 } else { self.dims[2] <= 1 };
         let rows = u64::from(self.dims[1]);
-        self.suffix == Suffix::Weight
+        (adapts || self.suffix == Suffix::Weight)
             && matrices
             && self.dims[3] <= 1
             && rows > 1

@@ -166,6 +166,8 @@ fn indexer(header: &Header) -> (Vec<bool>, (u32, u32)) {
     let full = |block: usize| listed.as_ref().is_none_or(|listed| listed[block] != 0);
     match header.architecture {
         "deepseek32" => (each(&|_| true), (key, 0)),
+        // Without a number of cells to pick, attention is full and the indexer's keys unused.
+        "hy_v4" if header.keys.number("attention.indexer.top_k").unwrap_or(0) == 0 => none,
         "hy_v4" | "dots3note" => (each(&full), (key, 0)),
         // From GLM 5.2 on, told by its context, only blocks 0, 1, 2 and each fourth from there.
         "deepseek4" => (compressed(header).into_iter().map(|ratio| ratio == 4).collect(), (key, 0)),

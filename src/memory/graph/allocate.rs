@@ -57,30 +57,48 @@ impl Buffer {
         offset
     }
 
-    /// Gives room back (`ggml_dyn_tallocr_free_bytes`) and joins it with the gaps beside it.
+    /// Gives room back (`ggml_dyn_tallocr_free_bytes`): joins it with the first gap that it touches,
+    /// and that one with a gap that it touches then.
+    ///
+    /// Room of no size is given back too, as ggml does: it may become a gap of its own, and stand
+    /// between two others that would have joined.
     fn give(&mut self, offset: u64, size: u64) {
         let size = self.padded(size);
-        if size == 0 {
-            return;
-        }
-        let after = self.gaps.partition_point(|gap| gap.offset < offset);
-        let joins = |gap: &Gap| gap.offset.saturating_add(gap.size) == offset;
-        let before = after.checked_sub(1).filter(|&before| joins(&self.gaps[before]));
-        let follows = self.gaps.get(after).is_some_and(|gap| offset.saturating_add(size) == gap.offset);
-        match (before, follows) {
-            (Some(before), true) => {
-                let next = self.gaps.remove(after);
-                let gap = &mut self.gaps[before];
-                gap.size = gap.size.saturating_add(size).saturating_add(next.size);
+        let end = offset.saturating_add(size);
+        for index in 0..self.gaps.len() {
+            let gap = self.gaps[index];
+            if gap.end() == offset {
+                self.gaps[index].size = gap.size.saturating_add(size);
+                self.join(index);
+                return;
             }
-            (Some(before), false) => self.gaps[before].size = self.gaps[before].size.saturating_add(size),
-            (None, true) => {
-                let gap = &mut self.gaps[after];
-                gap.offset = offset;
-                gap.size = gap.size.saturating_add(size);
+            if gap.offset == end {
+                self.gaps[index] = Gap { offset, size: gap.size.saturating_add(size) };
+                if let Some(before) = index.checked_sub(1) {
+                    self.join(before);
+                }
+                return;
             }
-            (None, false) => self.gaps.insert(after, Gap { offset, size }),
         }
+        // Gaps of no size may leave the list out of order, so it is not searched by halves.
+        let at = self.gaps.iter().position(|gap| gap.offset >= offset).unwrap_or(self.gaps.len());
+        self.gaps.insert(at, Gap { offset, size });
+    }
+
+    /// Joins a gap with the one behind it, if they touch.
+    fn join(&mut self, index: usize) {
+        let Some(&next) = self.gaps.get(index + 1) else { return };
+        let gap = &mut self.gaps[index];
+        if gap.end() == next.offset {
+            gap.size = gap.size.saturating_add(next.size);
+            self.gaps.remove(index + 1);
+        }
+    }
+}
+
+impl Gap {
+    const fn end(&self) -> u64 {
+        self.offset.saturating_add(self.size)
     }
 }
 

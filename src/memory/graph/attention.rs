@@ -215,6 +215,52 @@ impl Builder<'_> {
         Qkv { q, k, v }
     }
 
+    /// As [`Builder::qkv`], unclamped and not yet shaped into heads: what a fused matrix gave is
+    /// taken apart into copies (`build_qkv` with `reshape` off).
+    pub(super) fn qkv_flat(&mut self, x: Id) -> Qkv {
+        let heads = self.heads();
+        if !self.has(Role::AttnQkv) {
+            let [q, k, v] = [Role::AttnQ, Role::AttnK, Role::AttnV].map(|role| self.project_biased(role, x));
+            return Qkv { q, k, v };
+        }
+        let qkv = self.project_biased(Role::AttnQkv, x);
+        let (tokens, Tensor { kind, nb, .. }) = (self.tokens(), *self.get(qkv));
+        let mut at = 0u64;
+        let parts = [(heads.k, heads.q), (heads.k, heads.kv), (heads.v, heads.kv)].map(|(width, count)| {
+            let width = width.saturating_mul(count);
+            let view = self.view_2d(qkv, [width, tokens], nb[1], row_bytes(kind, at));
+            at = at.saturating_add(width);
+            view
+        });
+        let [q, k, v] = parts.map(|part| self.cont(part));
+        Qkv { q, k, v }
+    }
+
+    /// Shapes what [`Builder::qkv_flat`] gave into heads.
+    pub(super) fn shape_heads(&mut self, flat: Qkv) -> Qkv {
+        let (heads, tokens) = (self.heads(), self.tokens());
+        let q = self.reshape(flat.q, [heads.k, heads.q, tokens, 1]);
+        let k = self.reshape(flat.k, [heads.k, heads.kv, tokens, 1]);
+        let v = self.reshape(flat.v, [heads.v, heads.kv, tokens, 1]);
+        Qkv { q, k, v }
+    }
+
+    /// Multiplies attention's result with a gate made of its input (`attn_gate`): one a head, or
+    /// one an element.
+    pub(super) fn gate_attention(&mut self, attended: Id, input: Id, activation: Op) -> Id {
+        let gate = self.project(Role::AttnGate, input);
+        let gate = self.unary(activation, gate);
+        let heads = self.heads().q;
+        let ([gates, tokens, ..], ne) = (self.get(gate).ne, self.get(attended).ne);
+        if gates != heads || heads == 0 {
+            return self.mul(attended, gate);
+        }
+        let shaped = self.reshape(attended, [ne[0] / heads, heads, tokens, 1]);
+        let gate = self.reshape(gate, [1, heads, tokens, 1]);
+        let gated = self.mul(shaped, gate);
+        self.reshape(gated, ne)
+    }
+
     /// Attends with the block's own cache, or none, and projects the result (`build_attn`).
     pub(super) fn attend(&mut self, input: &AttentionInput, qkv: Qkv, extras: Extras) -> Id {
         let block = self.index();
@@ -315,7 +361,7 @@ impl Builder<'_> {
     }
 
     /// Writes values to a block's cache (`cpy_v`), transposed where flash attention was asked off.
-    fn store_v(&mut self, v: Id, ids: Id, source: u32) -> Id {
+    pub(super) fn store_v(&mut self, v: Id, ids: Id, source: u32) -> Id {
         let cache = self.cache(source, Cache::V);
         if self.plan.sizes.flash {
             return self.store_rows(cache, v, ids);
@@ -352,7 +398,7 @@ impl Builder<'_> {
     }
 
     /// Returns a view of a block's values (`get_v`).
-    fn read_v(&mut self, source: u32) -> Id {
+    pub(super) fn read_v(&mut self, source: u32) -> Id {
         let kind = self.kind_of(source);
         let cache = self.cache(source, Cache::V);
         let (width, heads) = (u64::from(kind.head_v), u64::from(kind.heads_kv));

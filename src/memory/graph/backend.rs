@@ -23,6 +23,11 @@ impl Backends {
         Backends { kind, gpus: u8::try_from(gpus).unwrap_or(u8::MAX - 1) }
     }
 
+    /// Returns the kind of the GPUs.
+    pub(super) const fn kind(&self) -> Backend {
+        self.kind
+    }
+
     /// Returns how many GPUs there are.
     pub(super) const fn gpus(&self) -> u8 {
         self.gpus

@@ -80,9 +80,14 @@ pub(super) const DENSE: Matrices = Matrices { up: Role::FfnUp, gate: Role::FfnGa
 pub(super) const SHARED: Matrices =
     Matrices { up: Role::FfnUpShexp, gate: Role::FfnGateShexp, down: Role::FfnDownShexp };
 
+/// The usual experts, each token using some.
+pub(super) const ROUTED: Matrices =
+    Matrices { up: Role::FfnUpExps, gate: Role::FfnGateExps, down: Role::FfnDownExps };
+
 /// How a network of experts differs from the usual.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Experts {
+    pub(super) matrices: Matrices,
     pub(super) activation: Activation,
     pub(super) gating: Gating,
     /// The chosen experts' weights are made to sum up to one.
@@ -102,6 +107,7 @@ pub(super) struct Experts {
 impl Default for Experts {
     fn default() -> Experts {
         Experts {
+            matrices: ROUTED,
             activation: Activation::Silu,
             gating: Gating::Softmax,
             normalises: true,
@@ -209,7 +215,7 @@ impl Builder<'_> {
         let mut product = self.mul_mat(weight, x);
         let bias = self.bias(role);
         product = self.add_if(product, bias);
-        let scale = self.tensor(role, Suffix::Scale);
+        let scale = self.scale_of(role);
         if scale == Id::NONE { product } else { self.mul(product, scale) }
     }
 
@@ -224,12 +230,38 @@ impl Builder<'_> {
         self.mul(active, up)
     }
 
+    /// A network of experts with those that every token uses, where the block has some, and their
+    /// gate, where they have one.
+    pub(super) fn routed_and_shared(&mut self, x: Id, how: Experts) -> Id {
+        let routed = self.experts(x, how);
+        if !self.has(Role::FfnUpShexp) {
+            return routed;
+        }
+        let shared = self.shared_experts(x, how.activation);
+        self.add(routed, shared)
+    }
+
+    /// The experts that every token uses, with their gate where they have one.
+    pub(super) fn shared_experts(&mut self, x: Id, activation: Activation) -> Id {
+        let shared = self.feed_forward(x, SHARED, activation, GateType::Parallel);
+        if !self.has(Role::FfnGateInpShexp) {
+            return shared;
+        }
+        // Qwen 2 divides a silu by its input to get a sigmoid.
+        let logits = self.project(Role::FfnGateInpShexp, x);
+        let open = self.unary(Op::Silu, logits);
+        let open = self.binary(Op::Div, open, logits);
+        self.mul(shared, open)
+    }
+
     /// A network of experts (`build_moe_ffn`).
     pub(super) fn experts(&mut self, x: Id, how: Experts) -> Id {
         let Tensor { ne, .. } = *self.get(x);
         let (width, tokens) = (ne[0], ne[1]);
-        let used = u64::from(self.kind().experts_used);
-        let (mut weights, chosen) = self.choose(x, how, used, tokens);
+        let down = self.weight(how.matrices.down);
+        let count = if down == Id::NONE { 0 } else { self.get(down).ne[2] };
+        let used = u64::from(self.kind().experts_used).min(count);
+        let (mut weights, chosen) = self.choose(x, how, [count, used], tokens);
         if how.gating == Gating::SoftmaxWeight {
             weights = self.reshape(weights, [used, tokens, 1, 1]);
             weights = self.soft_max(weights, Id::NONE, Id::NONE);
@@ -251,8 +283,8 @@ impl Builder<'_> {
             x = self.repeat(x, [width, used, tokens, 1]);
             x = self.mul(x, weights);
         }
-        let active = self.expert_activations(x, chosen, how.activation);
-        let mut results = self.expert_part(Role::FfnDownExps, active, chosen);
+        let active = self.expert_activations(x, chosen, how);
+        let mut results = self.expert_part(how.matrices.down, active, chosen);
         if !how.weights_first {
             results = self.mul(results, weights);
         }
@@ -282,8 +314,8 @@ impl Builder<'_> {
         sum
     }
 
-    /// Chooses experts for each token: returns their weights and their numbers.
-    fn choose(&mut self, x: Id, how: Experts, used: u64, tokens: u64) -> (Id, Id) {
+    /// Chooses `used` of `count` experts for each token: returns their weights and their numbers.
+    fn choose(&mut self, x: Id, how: Experts, [count, used]: [u64; 2], tokens: u64) -> (Id, Id) {
         let mut logits = how.scores;
         if logits == Id::NONE {
             logits = self.project(Role::FfnGateInp, x);
@@ -301,7 +333,9 @@ impl Builder<'_> {
         };
         let mut ranks = probabilities;
         if how.biased {
-            let bias = self.tensor(Role::ExpProbsB, Suffix::Bias);
+            let bias = self.bias(Role::ExpProbsB);
+            // Hunyuan V3 stores it without a suffix.
+            let bias = if bias == Id::NONE { self.tensor(Role::ExpProbsB, Suffix::Other) } else { bias };
             ranks = self.add_if(ranks, bias);
         }
         match self.architecture() {
@@ -320,7 +354,7 @@ impl Builder<'_> {
         };
         let all = self.get(probabilities).ne[0];
         // Grove's smaller experts belong to groups of the router's.
-        if self.architecture() == "grovemoe" && experts != u64::from(self.plan.structure.dimensions.experts) {
+        if self.architecture() == "grovemoe" && count != experts {
             chosen = self.cast(chosen, F32);
             chosen = self.scale(chosen);
             chosen = self.cast(chosen, I32);
@@ -350,9 +384,10 @@ impl Builder<'_> {
     }
 
     /// Returns what the experts' gates let through.
-    fn expert_activations(&mut self, x: Id, chosen: Id, activation: Activation) -> Id {
+    fn expert_activations(&mut self, x: Id, chosen: Id, how: Experts) -> Id {
+        let Experts { matrices, activation, .. } = how;
         let fused = self.has(Role::FfnGateUpExps);
-        let apart = self.has(Role::FfnGateExps);
+        let apart = self.has(matrices.gate);
         let (gate, up) = if fused {
             let both = self.expert_part(Role::FfnGateUpExps, x, chosen);
             let Tensor { ne, nb, .. } = *self.get(both);
@@ -360,8 +395,8 @@ impl Builder<'_> {
             let mut part = |at: u64| self.view_3d(both, [half, ne[1], ne[2]], [nb[1], nb[2]], at);
             (part(0), part(half.saturating_mul(nb[0])))
         } else {
-            let up = self.expert_part(Role::FfnUpExps, x, chosen);
-            let gate = if apart { self.expert_part(Role::FfnGateExps, x, chosen) } else { up };
+            let up = self.expert_part(matrices.up, x, chosen);
+            let gate = if apart { self.expert_part(matrices.gate, x, chosen) } else { up };
             (gate, up)
         };
         let gated = fused || apart;
@@ -401,7 +436,8 @@ impl Builder<'_> {
         if role == Role::FfnDownExps && self.architecture() == "mistral4" {
             self.get_mut(product).detail = ops::EXACT_INPUT;
         }
-        let scale = self.tensor(role, Suffix::Scale);
+        // A merged matrix has the scale of the experts' `up`.
+        let scale = self.scale_of(if role == Role::FfnGateUpExps { Role::FfnUpExps } else { role });
         if scale != Id::NONE {
             let experts = self.get(scale).ne[0];
             let tokens = self.get(x).ne[2];

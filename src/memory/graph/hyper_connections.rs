@@ -9,9 +9,9 @@ use crate::memory::tensor::{Role, Suffix};
 /// The tensors that mix the streams around a part of a block.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mixing {
-    function: Role,
-    scale: Role,
-    base: Role,
+    pub(super) function: Role,
+    pub(super) scale: Role,
+    pub(super) base: Role,
 }
 
 /// Around attention.
@@ -80,7 +80,7 @@ impl Builder<'_> {
     }
 
     /// Returns the streams' product with a matrix of their own.
-    fn mixes(&mut self, x: Id, function: Role, outside: bool) -> Id {
+    pub(super) fn mixes(&mut self, x: Id, function: Role, outside: bool) -> Id {
         let Tensor { ne, .. } = *self.get(x);
         let flat = self.reshape(x, [ne[0].saturating_mul(ne[1]), ne[2], 1, 1]);
         let normed = self.unary(Op::RmsNorm, flat);

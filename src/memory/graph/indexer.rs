@@ -18,7 +18,7 @@ pub(super) struct SparseInput {
     pub(super) k_idxs: Id,
     /// Who may look at whom, for the indexer: f16 where it is one operation.
     pub(super) mask: Id,
-    /// The rotation of the indexer's queries and keys.
+    /// The rotation of the indexer's queries and keys, where there is one.
     pub(super) rotation: Id,
 }
 
@@ -55,7 +55,8 @@ impl Builder<'_> {
         let k = self.norm(Norm::Layer, k, Role::IndexerKNorm);
         let k = self.reshape(k, [width, 1, tokens, 1]);
         let k = self.rope(k, positions, Id::NONE);
-        let [q, k] = [q, k].map(|id| self.mul_mat(input.rotation, id));
+        let rotates = input.rotation != Id::NONE;
+        let [q, k] = [q, k].map(|id| if rotates { self.mul_mat(input.rotation, id) } else { id });
         let keys = self.store_indexer_keys(k, input.k_idxs);
         let weight = self.weight(Role::IndexerProj);
         let weights = self.mul_mat(weight, x);

@@ -43,13 +43,13 @@ impl Builder<'_> {
     /// lengths are those of the row, and a head's own stand beside them.
     pub(super) fn latent(&self) -> Latent {
         let heads = self.heads();
-        let (key, value) = if self.is_absorbed() {
-            (self.number(Hyper::KeyLengthMla), self.number(Hyper::ValueLengthMla))
-        } else {
-            (heads.k, heads.v)
-        };
+        let full = [Hyper::KeyLengthMla, Hyper::ValueLengthMla, Hyper::KvLoraRank];
+        // Windowed blocks of Dots 3 Note have their own.
+        let windowed = [Hyper::KeyLengthMlaSwa, Hyper::ValueLengthMlaSwa, Hyper::KvLoraRankSwa];
+        let own = self.kind().windowed && self.number(Hyper::KvLoraRankSwa) != 0;
+        let [key, value, rank] = if own { windowed } else { full }.map(|key| self.number(key));
+        let (key, value) = if self.is_absorbed() { (key, value) } else { (heads.k, heads.v) };
         let rope = self.rotated();
-        let rank = self.number(Hyper::KvLoraRank);
         Latent { heads: heads.q, nope: key.saturating_sub(rope), rope, value, rank }
     }
 
@@ -80,6 +80,8 @@ impl Builder<'_> {
         let Tensor { kind, nb, .. } = *self.get(both);
         let row = self.view_2d(both, [rank, tokens], nb[1], 0);
         let turned = self.view_3d(both, [rope, 1, tokens], [nb[1], nb[1]], row_bytes(kind, rank));
+        // Dots 3 Note norms it first.
+        let turned = self.norm_if(Norm::Rms, turned, Role::AttnKNorm);
         let turned = self.rope(turned, positions, factors);
         let row = self.norm(Norm::Rms, row, Role::AttnKvANorm);
         (row, turned)

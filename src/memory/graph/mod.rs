@@ -6,30 +6,39 @@
 //!
 //! - [`tensor`] and [`ops`]: ggml's tensors and operations;
 //! - [`model`], [`attention`], [`feed_forward`]: what llama.cpp's `llm_graph_context` offers;
+//! - [`recurrent`], [`mamba`], [`delta_net`]: states, and the layers that carry them along;
 //! - [`families`]: one small module a family of architectures;
 //! - [`backend`], [`cuda`], [`fusion`]: what a back-end decides about memory;
-//! - [`reduce`]: the few blocks that stand for all.
+//! - [`reduce`]: the few blocks that stand for all;
+//! - [`usable`]: which weights a device can use at all.
 
 mod allocate;
 mod attention;
 mod backend;
 mod cuda;
+mod delta_net;
 mod families;
 mod feed_forward;
 mod fusion;
 mod hyper_connections;
 mod indexer;
 mod latent;
+mod mamba;
 mod model;
 mod ops;
+mod recurrent;
 mod reduce;
 mod schedule;
 mod tensor;
+mod usable;
+
+pub(super) use self::usable::is_usable;
 
 use self::backend::Backends;
 use self::model::{Builder, Plan, Uses};
 use self::tensor::{FusedOp, Graph};
 use super::cache::Spread;
+use super::flash::wished;
 use super::hyper::Hyper;
 use super::place::Places;
 use super::sizes::Sizes;
@@ -87,15 +96,16 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
         family(&mut builder);
         (builder.graph, builder.borrows)
     };
+    let wished = wished(load.structure, load.settings);
     let mut uses = Uses {
-        flash_attention: load.settings.flash_attention != FlashAttention::Off,
+        flash_attention: wished != FlashAttention::Off,
         gated_delta_net: true,
         lightning_indexer: true,
         hyper_connections_pre: true,
         hyper_connections_comb: true,
         hyper_connections_post: true,
     };
-    for &what in tried(load) {
+    for what in tried(load) {
         let (graph, _) = build(plan(slots, slots, uses));
         *uses.switch(what) = runs_at_home(&graph, &backends, what);
     }
@@ -113,16 +123,18 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
 
 /// Returns the operations that are tried first, in order: one that is switched off may change where
 /// the next one lands.
-fn tried(load: &Load) -> &'static [FusedOp] {
-    const ALL: &[FusedOp] = &[
-        FusedOp::FlashAttention,
-        FusedOp::HyperConnectionsPre,
-        FusedOp::HyperConnectionsComb,
-        FusedOp::HyperConnectionsPost,
+fn tried(load: &Load) -> impl Iterator<Item = FusedOp> {
+    let automatic = wished(load.structure, load.settings) == FlashAttention::Auto;
+    let has = |key: Hyper| load.structure.hyper.number(key) != 0;
+    let (indexes, mixes) = (has(Hyper::IndexerKeyLength), has(Hyper::HyperConnections));
+    let all = [
+        (FusedOp::FlashAttention, automatic),
+        (FusedOp::LightningIndexer, indexes),
+        (FusedOp::HyperConnectionsPre, mixes),
+        (FusedOp::HyperConnectionsComb, mixes),
+        (FusedOp::HyperConnectionsPost, mixes),
     ];
-    let first = usize::from(load.settings.flash_attention != FlashAttention::Auto);
-    let end = if load.structure.hyper.number(Hyper::HyperConnections) == 0 { 1 } else { ALL.len() };
-    ALL.get(first..end).unwrap_or_default()
+    all.into_iter().filter(|&(_, is_tried)| is_tried).map(|(what, _)| what)
 }
 
 /// Returns whether each of the operations runs where its block is; else it is switched off for the

@@ -225,7 +225,8 @@ impl<'a> Builder<'a> {
     pub(super) fn tensor(&mut self, role: Role, suffix: Suffix) -> Id {
         let Some(block) = self.block else { return Id::NONE };
         let Some(shape) = find(self.plan.structure.layout(&self.kind()), role, suffix) else { return Id::NONE };
-        let on_host = role.is_expert() && block < self.plan.settings.cpu_moe;
+        let on_host = (role.is_expert() && block < self.plan.settings.cpu_moe)
+            || !super::is_usable(self.plan.structure, self.plan.backends.kind(), &shape);
         let backend = if on_host { self.plan.backends.cpu() } else { self.backend() };
         self.known(Some(block), &shape, backend)
     }
@@ -346,7 +347,8 @@ impl<'a> Builder<'a> {
         let kind = self.kind_of(block);
         let cells = sizes.cells_of(kind.windowed);
         let rows = |cache: CacheType, width: u64| (cache.tensor_type(), [width, cells, sizes.streams, 1]);
-        let states = |width: u64| (F32, [width, sizes.slots, 1, 1]);
+        let rows_of_states = sizes.slots.saturating_mul(crate::memory::cache::snapshots(structure, settings));
+        let states = |width: u64| (F32, [width, rows_of_states, 1, 1]);
         match which {
             Cache::K => rows(settings.cache_type_k, kind.width_k()),
             Cache::V => {
@@ -448,8 +450,15 @@ impl<'a> Builder<'a> {
     pub(super) fn project(&mut self, role: Role, x: Id) -> Id {
         let weight = self.weight(role);
         let product = self.mul_mat(weight, x);
-        let scale = self.tensor(role, Suffix::Scale);
+        let scale = self.scale_of(role);
         if scale == Id::NONE { product } else { self.mul(product, scale) }
+    }
+
+    /// Returns the scale of a weight of the block under way, where the file has one and the graph
+    /// applies it.
+    pub(super) fn scale_of(&mut self, role: Role) -> Id {
+        let applies = crate::memory::architecture::applies_scale(self.plan.structure, role);
+        if applies { self.tensor(role, Suffix::Scale) } else { Id::NONE }
     }
 
     /// As [`Builder::project`], with the bias where the file has one.

@@ -9,6 +9,9 @@ use super::backend::Backends;
 use super::fusion;
 use super::tensor::{BackendId, Graph, Home, Id, Op, Tensor};
 
+/// Most sources that a node has (`GGML_MAX_SRC`).
+const MOST_SOURCES: usize = 10;
+
 /// A graph ready to be allocated.
 #[derive(Debug, Default)]
 pub(super) struct Scheduled {
@@ -353,7 +356,16 @@ fn collect(
             let until = kept.iter().take_while(|kept| kept.until == index).count();
             if until > 0 {
                 let (over, others) = kept.split_at(until);
-                scheduled.keep(over.iter().map(|kept| kept.tensor), split.backend);
+                let mut once: Vec<Id> = Vec::with_capacity(until);
+                for kept in over {
+                    if !once.contains(&kept.tensor) {
+                        once.push(kept.tensor);
+                    }
+                }
+                // A dependency is a node with sources, and gives them back before the next one does.
+                for kept in once.chunks(MOST_SOURCES) {
+                    scheduled.keep(kept.iter().copied(), split.backend);
+                }
                 kept = others;
             }
         }
