@@ -122,14 +122,12 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
 }
 
 /// Returns the operations that are tried first, in order: one that is switched off may change where
-/// the next one lands.
+/// the next one lands. The lightning indexer is taken for granted (`auto_flid` is off).
 fn tried(load: &Load) -> impl Iterator<Item = FusedOp> {
     let automatic = wished(load.structure, load.settings) == FlashAttention::Auto;
-    let has = |key: Hyper| load.structure.hyper.number(key) != 0;
-    let (indexes, mixes) = (has(Hyper::IndexerKeyLength), has(Hyper::HyperConnections));
+    let mixes = load.structure.hyper.number(Hyper::HyperConnections) != 0;
     let all = [
         (FusedOp::FlashAttention, automatic),
-        (FusedOp::LightningIndexer, indexes),
         (FusedOp::HyperConnectionsPre, mixes),
         (FusedOp::HyperConnectionsComb, mixes),
         (FusedOp::HyperConnectionsPost, mixes),
