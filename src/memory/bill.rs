@@ -128,7 +128,10 @@ pub fn bill(
 
     let computed = graph::compute(&graph::Load { structure, settings, places: &places, sizes: &sizes, backend });
     let (buffers, flash, basis) = match computed {
-        Some(computed) => (computed.buffers, computed.flash_attention, Basis::Exact),
+        Some(computed) => {
+            let basis = if computed.borrows { Basis::Formula } else { Basis::Exact };
+            (computed.buffers, computed.flash_attention, basis)
+        }
         None => {
             let flash = flash_attention(structure, settings, backend, &places);
             let stranded = is_stranded(structure, settings, &places);

@@ -37,7 +37,9 @@ hyperparameters! {
     AttentionValueScale = "attention.value_scale" float,
     AttnResBlockSize = "attn_res.block_size" number,
     BlockSize = "block_size" number,
+    BonusAnchor = "sample_from_anchor" cleared,
     ClampKqv = "attention.clamp_kqv" float,
+    ConvGroupSize = "conv_group_size" number,
     ConvKernelSize = "conv_kernel_size" number,
     DecoderBlockCount = "decoder_block_count" number,
     DeepstackLayers = "n_deepstack_layers" number,
@@ -60,6 +62,7 @@ hyperparameters! {
     IndexerHeads = "attention.indexer.head_count" number,
     IndexerKeyLength = "attention.indexer.key_length" number,
     IndexerTopK = "attention.indexer.top_k" number,
+    HiddenActivationGelu = "hidden_activation" gelu,
     InterleaveMoeLayerStep = "interleave_moe_layer_step" number,
     KdaGateLowerBound = "kda.gate_lower_bound" float,
     KdaHeadDim = "kda.head_dim" number,
@@ -72,6 +75,8 @@ hyperparameters! {
     LogitScale = "logit_scale" float,
     MaxAlibiBias = "attention.max_alibi_bias" float,
     MoeEveryNLayers = "moe_every_n_layers" number,
+    NormBeforeFc = "norm_before_fc" flag,
+    NormBeforeResidual = "norm_before_residual" flag,
     OutputGroupCount = "attention.output_group_count" number,
     PoolingType = "pooling_type" number,
     QLoraRank = "attention.q_lora_rank" number,
@@ -83,6 +88,8 @@ hyperparameters! {
     RopeUntuned = "rope.scaling.finetuned" cleared,
     RopeOriginalContext = "rope.scaling.original_context_length" number,
     RouterLogitSoftcapping = "router_logit_softcapping" float,
+    SelectorRank = "selector_rank" number,
+    SelectorTopK = "selector_top_k" number,
     ShortconvLCache = "shortconv.l_cache" number,
     SinkhornIterations = "hyper_connection.sinkhorn_iterations" number,
     HashLayers = "hash_layer_count" number,
@@ -142,6 +149,11 @@ mod value {
     /// Whether a flag that is set by default is cleared.
     pub(super) fn cleared(keys: &Keys, key: &str) -> Option<u32> {
         keys.flag(key).map(|set| u32::from(!set))
+    }
+
+    /// Whether an activation is one of the kinds of gelu.
+    pub(super) fn gelu(keys: &Keys, key: &str) -> Option<u32> {
+        keys.text(key).map(|name| u32::from(name.starts_with("gelu")))
     }
 
     pub(super) fn float(keys: &Keys, key: &str) -> Option<u32> {

@@ -50,7 +50,7 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
         keys.floats(key).is_some_and(|limits| limits.get(block).or(limits.last()).is_some_and(|&limit| limit > 1e-6))
     };
     // Without limits of their own, DeepSeek V4's shared experts take those of the others.
-    let own = architecture != "deepseek4" || keys.floats("swiglu_clamp_shexp").is_some();
+    let own = !matches!(architecture, "deepseek4" | "dflash") || keys.floats("swiglu_clamp_shexp").is_some();
     let shared_limits = if own { "swiglu_clamp_shexp" } else { "swiglu_clamp_exp" };
     let each = (0..count).map(|block| {
         let windowed = windows.blocks[block];

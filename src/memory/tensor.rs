@@ -432,6 +432,8 @@ impl Role {
     pub const fn home(self) -> Home {
         match self {
             Role::TokenEmbd | Role::PositionEmbd | Role::TokenTypes | Role::PerLayerTokenEmbd => Home::Input,
+            // 64-bit integers, which GPUs cannot look up.
+            Role::D2t => Home::Input,
             Role::TokenEmbdNorm
             | Role::PerLayerModelProj
             | Role::PerLayerProjNorm

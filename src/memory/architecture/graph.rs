@@ -28,9 +28,15 @@ pub(in crate::memory) fn caps_attention(structure: &Structure) -> bool {
     structure.architecture == "gemma2"
 }
 
-/// Returns whether a swiglu's limits are part of the operation (`ggml_swiglu_clamp`).
-pub(in crate::memory) fn fuses_limits(structure: &Structure) -> bool {
-    matches!(structure.architecture.as_str(), "maple" | "deepseek4" | "glm5-next" | "hy_v4")
+/// Returns whether a swiglu's limits are part of the operation (`ggml_swiglu_clamp`), in a network of
+/// experts or in another.
+pub(in crate::memory) fn fuses_limits(structure: &Structure, experts: bool) -> bool {
+    match structure.architecture.as_str() {
+        "deepseek4" | "glm5-next" => true,
+        "dflash" => structure.hyper.number(Hyper::HyperConnections) != 0,
+        "maple" | "hy_v4" => experts,
+        _ => false,
+    }
 }
 
 /// Returns whether the graph multiplies with the scale that a file has beside a matrix (`*_s` in

@@ -178,7 +178,7 @@ impl Builder<'_> {
         };
         let mut joined = beside;
         let activated = match activation {
-            Activation::Silu if beside && self.kind().clamps_shared => self.limited(gate, up),
+            Activation::Silu if beside && self.kind().clamps_shared => self.limited(gate, up, false),
             Activation::Silu | Activation::Gelu | Activation::Relu if beside => self.glu(Glu::Plain, gate, up),
             Activation::SwigluOai => self.glu(Glu::SwigluOai, gate, up),
             Activation::Silu => {
@@ -220,8 +220,8 @@ impl Builder<'_> {
     }
 
     /// A swiglu whose halves are limited.
-    fn limited(&mut self, gate: Id, up: Id) -> Id {
-        if crate::memory::architecture::fuses_limits(self.plan.structure) {
+    fn limited(&mut self, gate: Id, up: Id, experts: bool) -> Id {
+        if crate::memory::architecture::fuses_limits(self.plan.structure, experts) {
             return self.glu(Glu::SwigluClamp, gate, up);
         }
         let up = self.unary(Op::Clamp, up);
@@ -401,7 +401,7 @@ impl Builder<'_> {
         };
         let gated = fused || apart;
         match activation {
-            Activation::Silu if apart && self.kind().clamps_experts => self.limited(gate, up),
+            Activation::Silu if apart && self.kind().clamps_experts => self.limited(gate, up, true),
             Activation::Silu | Activation::Gelu | Activation::Relu if gated => self.glu(Glu::Plain, gate, up),
             Activation::SwigluOai => self.glu(Glu::SwigluOai, gate, up),
             Activation::Situ => self.situ(gate, up),

@@ -32,9 +32,9 @@ pub(super) struct Joint {
 }
 
 impl Builder<'_> {
-    /// Returns how many residual streams there are.
+    /// Returns how many residual streams there are; llama.cpp knows four.
     pub(super) fn streams(&self) -> u64 {
-        self.number(Hyper::HyperConnections)
+        self.number(Hyper::HyperConnections).min(8)
     }
 
     /// Repeats the embeddings for every stream.
@@ -114,7 +114,7 @@ impl Builder<'_> {
         let epsilon = self.constant(F32, [1, 1, 1, 1]);
         let epsilon = self.unary(Op::Fill, epsilon);
         let mut comb = self.add(comb, epsilon);
-        for round in 0..self.number(Hyper::SinkhornIterations).clamp(1, 1_000) {
+        for round in 0..self.number(Hyper::SinkhornIterations).clamp(1, 64) {
             if round > 0 {
                 let sum = self.sum_rows(Op::SumRows, comb);
                 let sum = self.add(sum, epsilon);

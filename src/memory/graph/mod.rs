@@ -68,6 +68,8 @@ pub(super) struct Computed {
     pub(super) buffers: Spread,
     /// Whether flash attention ends up on.
     pub(super) flash_attention: bool,
+    /// Whether tensors of another model are read, which are only guessed.
+    pub(super) borrows: bool,
 }
 
 /// Returns what the graph of a load needs, or nothing where no family describes its architecture.
@@ -90,10 +92,10 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
         outputs,
         uses,
     };
-    let build = |plan: Plan| -> Graph {
+    let build = |plan: Plan| -> (Graph, bool) {
         let mut builder = Builder::new(plan);
         family(&mut builder);
-        builder.graph
+        (builder.graph, builder.borrows)
     };
     let wished = wished(load.structure, load.settings);
     let mut uses = Uses {
@@ -105,11 +107,11 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
         hyper_connections_post: true,
     };
     for what in tried(load) {
-        let graph = build(plan(slots, slots, uses));
+        let (graph, _) = build(plan(slots, slots, uses));
         *uses.switch(what) = runs_at_home(&graph, &backends, what);
     }
     let copies = if is_pipelined(load) { PIPELINE_COPIES } else { 1 };
-    let mut graph = build(plan(sizes.tokens, sizes.rows, uses));
+    let (mut graph, borrows) = build(plan(sizes.tokens, sizes.rows, uses));
     // llama.cpp's own measure of a load forgets where nodes were pinned, which takes up to a few
     // dozen MiB more between two GPUs than a load then does (`ggml_backend_sched_reserve_size`).
     graph.pinned.clear();
@@ -117,18 +119,16 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
     let mut bytes = allocate::allocate(&graph, &scheduled, &backends).into_iter().map(Bytes);
     let gpus = bytes.by_ref().take(load.places.gpus()).collect();
     let host = bytes.next().unwrap_or_default();
-    Some(Computed { buffers: Spread { gpus, host }, flash_attention: uses.flash_attention })
+    Some(Computed { buffers: Spread { gpus, host }, flash_attention: uses.flash_attention, borrows })
 }
 
 /// Returns the operations that are tried first, in order: one that is switched off may change where
-/// the next one lands.
+/// the next one lands. The lightning indexer is taken for granted (`auto_flid` is off).
 fn tried(load: &Load) -> impl Iterator<Item = FusedOp> {
     let automatic = wished(load.structure, load.settings) == FlashAttention::Auto;
-    let has = |key: Hyper| load.structure.hyper.number(key) != 0;
-    let (indexes, mixes) = (has(Hyper::IndexerKeyLength), has(Hyper::HyperConnections));
+    let mixes = load.structure.hyper.number(Hyper::HyperConnections) != 0;
     let all = [
         (FusedOp::FlashAttention, automatic),
-        (FusedOp::LightningIndexer, indexes),
         (FusedOp::HyperConnectionsPre, mixes),
         (FusedOp::HyperConnectionsComb, mixes),
         (FusedOp::HyperConnectionsPost, mixes),

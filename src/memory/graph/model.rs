@@ -70,6 +70,8 @@ pub(super) struct Builder<'a> {
     pub(super) block: Option<u32>,
     /// The numbers of the tokens.
     pub(super) ids: Id,
+    /// Whether it reads tensors of another model, which are only guessed.
+    pub(super) borrows: bool,
     weights: Vec<Known<(Option<u32>, Role, Suffix, BackendId)>>,
     caches: Vec<Known<(u32, Cache)>>,
 }
@@ -119,7 +121,7 @@ impl DerefMut for Builder<'_> {
 impl<'a> Builder<'a> {
     /// Returns a builder of an empty graph.
     pub(super) fn new(plan: Plan<'a>) -> Builder<'a> {
-        Builder { graph: Graph::default(), plan, block: None, ids: Id::NONE, weights: Vec::new(), caches: Vec::new() }
+        Builder { graph: Graph::default(), plan, block: None, ids: Id::NONE, borrows: false, weights: Vec::new(), caches: Vec::new() }
     }
 
     /// Returns the architecture's name.
@@ -236,7 +238,12 @@ impl<'a> Builder<'a> {
 
     /// Returns a tensor that stands outside the blocks, looked up on the CPU.
     pub(super) fn input_weight(&mut self, role: Role) -> Id {
-        self.global(role, Suffix::Weight, self.plan.backends.cpu())
+        self.input_tensor(role, Suffix::Weight)
+    }
+
+    /// As [`Builder::input_weight`], whatever stands behind the role.
+    pub(super) fn input_tensor(&mut self, role: Role, suffix: Suffix) -> Id {
+        self.global(role, suffix, self.plan.backends.cpu())
     }
 
     /// Returns a tensor that lives with the first block.
@@ -245,9 +252,14 @@ impl<'a> Builder<'a> {
         self.global(role, suffix, backend)
     }
 
+    /// Returns the back-end of the output layer.
+    pub(super) fn output_backend(&self) -> BackendId {
+        self.backend_of(self.plan.places.output())
+    }
+
     /// Returns a tensor that lives with the output layer.
     pub(super) fn output_weight(&mut self, role: Role, suffix: Suffix) -> Id {
-        let backend = self.backend_of(self.plan.places.output());
+        let backend = self.output_backend();
         self.global(role, suffix, backend)
     }
 

@@ -263,6 +263,12 @@ impl Graph {
         self.result(op, kind, [1, ne[1], ne[2], ne[3]], &[a])
     }
 
+    /// `ggml_argmax`.
+    pub(super) fn argmax(&mut self, a: Id) -> Id {
+        let rows = self.get(a).ne[1];
+        self.result(Op::Other, I32, [rows, 1, 1, 1], &[a])
+    }
+
     /// `ggml_argsort`.
     pub(super) fn argsort(&mut self, a: Id) -> Id {
         let ne = self.get(a).ne;

@@ -55,19 +55,7 @@ fn deepseek4(g: &mut Builder) {
     let mut x = g.to_streams(x);
     for &block in g.blocks() {
         g.enter(Some(block));
-        let residual = x;
-        let (mixed, joint) = g.mix(x, ATTENTION);
-        let normed = g.norm(Norm::Rms, mixed, Role::AttnNorm);
-        let attended = attention(g, normed, &inputs);
-        x = g.join(attended, residual, joint);
-        let residual = x;
-        let (mixed, joint) = g.mix(x, NETWORK);
-        for id in [residual, joint.post, joint.comb] {
-            g.expand(id);
-        }
-        let normed = g.norm(Norm::Rms, mixed, Role::FfnNorm);
-        let fed = network(g, normed);
-        x = g.join(fed, residual, joint);
+        x = self::block(g, x, true, |g, normed| attention(g, normed, &inputs));
         // What llama.cpp calls `l_last` stays with its block too.
         g.pin_to_block(x);
     }
@@ -80,6 +68,23 @@ fn deepseek4(g: &mut Builder) {
     let normed = g.output_norm(Norm::Rms, x);
     let logits = g.logits(normed);
     g.finish(logits);
+}
+
+/// One block around its attention; `kept` puts the streams into the graph before the network.
+pub(super) fn block(g: &mut Builder, x: Id, kept: bool, attend: impl FnOnce(&mut Builder, Id) -> Id) -> Id {
+    let (mixed, joint) = g.mix(x, ATTENTION);
+    let normed = g.norm(Norm::Rms, mixed, Role::AttnNorm);
+    let attended = attend(g, normed);
+    let x = g.join(attended, x, joint);
+    let (mixed, joint) = g.mix(x, NETWORK);
+    if kept {
+        for id in [x, joint.post, joint.comb] {
+            g.expand(id);
+        }
+    }
+    let normed = g.norm(Norm::Rms, mixed, Role::FfnNorm);
+    let fed = network(g, normed);
+    g.join(fed, x, joint)
 }
 
 /// Experts, which in the first blocks are looked up by token, not by score.
@@ -150,9 +155,9 @@ fn rows(g: &mut Builder, ratio: u16, part: Part, size: u64) -> Rows {
     Rows { places, kept, groups, cells, positions, mask, rotation }
 }
 
-/// Queries by way of a narrow row, one row that is key and value for all heads, and the result's
-/// turning taken back.
-fn attention(g: &mut Builder, x: Id, inputs: &Inputs) -> Id {
+/// Returns the queries' narrow row, the queries made from it, and the row that is key and value for
+/// all heads.
+fn queries_and_row(g: &mut Builder, x: Id, positions: Id) -> [Id; 3] {
     let heads = g.heads();
     let tokens = g.tokens();
     let narrow = g.narrow_queries(x);
@@ -160,11 +165,25 @@ fn attention(g: &mut Builder, x: Id, inputs: &Inputs) -> Id {
     let q = g.mul_mat(weight, narrow);
     let q = g.reshape(q, [heads.k, heads.q, tokens, 1]);
     let q = g.unary(Op::RmsNorm, q);
-    let q = g.rope(q, inputs.positions, Id::NONE);
+    let q = g.rope(q, positions, Id::NONE);
     let row = g.project(Role::AttnKv, x);
     let row = g.norm(Norm::Rms, row, Role::AttnKvANorm);
     let row = g.reshape(row, [heads.k, 1, tokens, 1]);
-    let row = g.rope(row, inputs.positions, Id::NONE);
+    let row = g.rope(row, positions, Id::NONE);
+    [narrow, q, row]
+}
+
+/// Attention over the window alone, as in drafts.
+pub(super) fn window_attention(g: &mut Builder, x: Id, positions: Id, input: &CacheInput) -> Id {
+    let [_, q, row] = queries_and_row(g, x, positions);
+    let (q, cells) = window(g, q, row, input, Cache::K);
+    let attended = attend(g, q, cells, input.mask, input.k_rot);
+    project_groups(g, attended, positions)
+}
+
+/// Attention over the window and what the block keeps beside it.
+fn attention(g: &mut Builder, x: Id, inputs: &Inputs) -> Id {
+    let [narrow, q, row] = queries_and_row(g, x, inputs.positions);
     let kinds = [
         (OVERLAPPING, inputs.overlapping, KEPT_ROWS),
         (OVERLAPPING, inputs.keys, KEPT_KEYS),
@@ -174,21 +193,15 @@ fn attention(g: &mut Builder, x: Id, inputs: &Inputs) -> Id {
     for (_, rows, kept) in kinds.into_iter().filter(|&(of, ..)| of == ratio) {
         compress(g, x, &rows, &kept);
     }
+    let best = if ratio == OVERLAPPING { best_rows(g, x, narrow, inputs) } else { Id::NONE };
+    let (q, cells) = window(g, q, row, &inputs.window, Cache::Compressed(Part::Raw));
     let attended = match ratio {
         OVERLAPPING => {
-            let best = best_rows(g, x, narrow, inputs);
-            let (q, cells) = window(g, q, row, &inputs.window);
             let mask = open_mask(g, inputs.overlapping.mask, best);
             beside(g, q, cells, &inputs.window, mask)
         }
-        LONG => {
-            let (q, cells) = window(g, q, row, &inputs.window);
-            beside(g, q, cells, &inputs.window, inputs.long.mask)
-        }
-        _ => {
-            let (q, cells) = window(g, q, row, &inputs.window);
-            attend(g, q, cells, inputs.window.mask, inputs.window.k_rot)
-        }
+        LONG => beside(g, q, cells, &inputs.window, inputs.long.mask),
+        _ => attend(g, q, cells, inputs.window.mask, inputs.window.k_rot),
     };
     project_groups(g, attended, inputs.positions)
 }
@@ -217,14 +230,14 @@ fn project_groups(g: &mut Builder, attended: Id, positions: Id) -> Id {
 
 /// Rotates where the cache is quantised, stores the window's row and returns the queries and all of
 /// the window.
-fn window(g: &mut Builder, mut q: Id, mut row: Id, input: &CacheInput) -> (Id, Id) {
+fn window(g: &mut Builder, mut q: Id, mut row: Id, input: &CacheInput, cache: Cache) -> (Id, Id) {
     if input.k_rot != Id::NONE {
         q = g.rotate(q, input.k_rot);
         row = g.rotate(row, input.k_rot);
     }
     g.expand(q);
     g.expand(row);
-    let cache = g.cache(g.index(), Cache::Compressed(Part::Raw));
+    let cache = g.cache(g.index(), cache);
     let stored = g.store_rows(cache, row, input.k_idxs);
     g.expand(stored);
     let heads = g.heads();

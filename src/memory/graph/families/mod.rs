@@ -3,6 +3,7 @@
 mod deepseek4;
 mod deepseek;
 mod dots3note;
+mod drafters;
 mod granite_switch;
 mod hy_v4;
 mod kimi;
@@ -39,6 +40,7 @@ const TABLES: &[fn(&str) -> Option<Family>] = &[
     minimax_m3::of,
     speech::of,
     kimi::of,
+    drafters::of,
     lfm2::of,
     mamba::of,
     plamo2::of,
