@@ -68,6 +68,7 @@ hyperparameters! {
     IndexerTopK = "attention.indexer.top_k" number,
     HiddenActivationGelu = "hidden_activation" gelu,
     InterleaveMoeLayerStep = "interleave_moe_layer_step" number,
+    KdaGateLowerBound = "kda.gate_lower_bound" float,
     KdaHeadDim = "kda.head_dim" number,
     KeyLengthMla = "attention.key_length_mla" number,
     KeyLengthMlaSwa = "attention.key_length_mla_swa" number,

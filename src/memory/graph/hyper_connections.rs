@@ -22,8 +22,7 @@ pub(super) const ATTENTION: Mixing =
     Mixing { function: Role::HcAttnFn, scale: Role::HcAttnScale, base: Role::HcAttnBase };
 
 /// Around the feed-forward network.
-pub(super) const NETWORK: Mixing =
-    Mixing { function: Role::HcFfnFn, scale: Role::HcFfnScale, base: Role::HcFfnBase };
+pub(super) const NETWORK: Mixing = Mixing { function: Role::HcFfnFn, scale: Role::HcFfnScale, base: Role::HcFfnBase };
 
 /// How the streams are joined again behind a part of a block.
 #[derive(Clone, Copy, Debug)]
@@ -87,8 +86,7 @@ impl Builder<'_> {
         let Tensor { ne, .. } = *self.get(x);
         let flat = self.reshape(x, [ne[0].saturating_mul(ne[1]), ne[2], 1, 1]);
         let normed = self.unary(Op::RmsNorm, flat);
-        let weight =
-            if outside { self.output_weight(function, Suffix::Weight) } else { self.weight(function) };
+        let weight = if outside { self.output_weight(function, Suffix::Weight) } else { self.weight(function) };
         self.mul_mat(weight, normed)
     }
 

@@ -1,28 +1,30 @@
 //! The graphs, one small module a family of architectures.
 
-mod decoder;
-mod dense;
-mod looped;
-mod deepseek4;
 mod bailingmoe3;
+mod decoder;
 mod deepseek;
+mod deepseek4;
+mod dense;
 mod dots3note;
+mod drafters;
+mod encoders;
+mod gemma;
+mod gemma3n;
 mod granite_switch;
 mod hy_v4;
+mod kimi;
 mod lfm2;
+mod looped;
 mod mamba;
+mod minimax01;
 mod minimax_m3;
 mod moe;
 mod moe_apart;
 mod plamo2;
 mod qwen_next;
 mod rwkv;
-mod drafters;
 mod sparse;
 mod speech;
-mod encoders;
-mod gemma;
-mod gemma3n;
 mod t5;
 mod wavtokenizer;
 mod windowed;
@@ -51,8 +53,10 @@ const TABLES: &[fn(&str) -> Option<Family>] = &[
     dots3note::of,
     granite_switch::of,
     hy_v4::of,
+    minimax01::of,
     minimax_m3::of,
     speech::of,
+    kimi::of,
     drafters::of,
     lfm2::of,
     mamba::of,
