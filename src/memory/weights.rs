@@ -97,7 +97,8 @@ impl Weights {
             Home::EveryBlock => {
                 let mut copied = (vec![false; places.gpus()], false);
                 for (block, kind) in (0u32..).zip(structure.block_kinds()) {
-                    if !uses_rope_factors(structure, kind) || (kind.mtp && !settings.mtp) {
+                    let borrows = architecture::lender(structure, block) != block;
+                    if borrows || !uses_rope_factors(structure, kind) || (kind.mtp && !settings.mtp) {
                         continue;
                     }
                     let place = places.layer(block);
