@@ -57,8 +57,13 @@ pub(super) fn weights(
         let experts = if block < settings.cpu_moe { Device::Host } else { place };
         sum.add(experts, bytes.gpu_experts, bytes.host_experts);
     }
+    let has_embedding = structure.globals.iter().any(|tensor| tensor.role == Role::TokenEmbd);
     for tensor in &structure.globals {
         sum.add_global(structure, settings, places, tensor, buffer, cpu);
+        // Without a token embedding (codeshell) the output matrix is loaded a second time for it.
+        if tensor.role == Role::Output && tensor.suffix == Suffix::Weight && !has_embedding {
+            sum.add_tensor(places.output(), tensor, buffer, cpu);
+        }
     }
     sum.add_tied_output(structure, settings, places, buffer, cpu);
     sum

@@ -200,11 +200,11 @@ fn swin_attention(how: &Decoder, g: &mut Builder, inputs: &Inputs, parts: Parts)
     how.attend(g, inputs, parts.x)
 }
 
-/// Norms behind both halves.
+/// Norms behind both halves; the network reads what attention gave, not the sum (so `chameleon.cpp`).
 fn swin_join(how: &Decoder, g: &mut Builder, Parts { x, attended, .. }: Parts) -> Id {
     let attended = g.norm(how.norm, attended, Role::AttnNorm);
     let sum = g.add(attended, x);
-    let fed = how.network(g, sum);
+    let fed = how.network(g, attended);
     let fed = g.norm(how.norm, fed, Role::FfnNorm);
     g.add(fed, sum)
 }
