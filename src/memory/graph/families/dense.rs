@@ -11,8 +11,8 @@ use crate::memory::tensor::{Role, Suffix};
 /// Returns what builds the graph of an architecture of this family.
 pub(super) fn of(architecture: &str) -> Option<Family> {
     let family: Family = match architecture {
-        "llama" | "dream" | "ernie4_5" | "exaone" | "granitemoe" | "internlm2" | "llada" | "minicpm" | "mistral3" | "paddleocr"
-        | "pangu-embedded" | "qwen" | "qwen2" | "qwen2vl" | "qwen3" | "qwen3moe" | "qwen3vl"
+        "llama" | "dream" | "ernie4_5" | "exaone" | "granitemoe" | "internlm2" | "llada" | "minicpm" | "mistral3"
+        | "paddleocr" | "pangu-embedded" | "qwen" | "qwen2" | "qwen2vl" | "qwen3" | "qwen3moe" | "qwen3vl"
         | "xverse" => |g| LLAMA.build(g),
         // Each without a gate; apertus' xielu is as any other activation here.
         "arcee" => |g| Decoder { activation: Activation::ReluSqr, ..LLAMA }.build(g),
@@ -157,9 +157,9 @@ fn deci_attention(how: &Decoder, g: &mut Builder, inputs: &Inputs, parts: Parts)
 
 /// A block without a network drops what attention gave: `deci.cpp` leaves it at `continue`.
 fn deci_join(how: &Decoder, g: &mut Builder, parts: Parts) -> Id {
-    let Parts { x, attended, .. } = parts;
+    let Parts { x, whole, attended, .. } = parts;
     if !g.has(Role::FfnUp) {
-        return x;
+        return whole;
     }
     let sum = if attended == Id::NONE { x } else { g.add(attended, x) };
     let normed = g.norm(how.norm, sum, Role::FfnNorm);
