@@ -284,7 +284,8 @@ impl<'a> Builder<'a> {
 
     /// Returns a tensor that every block has a copy of in its own buffer, such as the rope's factors.
     pub(super) fn shared_weight(&mut self, role: Role) -> Id {
-        let backend = self.backend();
+        let lender = architecture::lender(self.plan.structure, self.index());
+        let backend = self.backend_of(self.plan.places.layer(lender));
         self.global(role, Suffix::Weight, backend)
     }
 

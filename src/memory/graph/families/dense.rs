@@ -157,9 +157,9 @@ fn deci_attention(how: &Decoder, g: &mut Builder, inputs: &Inputs, parts: Parts)
 
 /// A block without a network drops what attention gave: `deci.cpp` leaves it at `continue`.
 fn deci_join(how: &Decoder, g: &mut Builder, parts: Parts) -> Id {
-    let Parts { x, attended, .. } = parts;
+    let Parts { x, whole, attended, .. } = parts;
     if !g.has(Role::FfnUp) {
-        return x;
+        return whole;
     }
     let sum = if attended == Id::NONE { x } else { g.add(attended, x) };
     let normed = g.norm(how.norm, sum, Role::FfnNorm);
@@ -200,11 +200,11 @@ fn swin_attention(how: &Decoder, g: &mut Builder, inputs: &Inputs, parts: Parts)
     how.attend(g, inputs, parts.x)
 }
 
-/// Norms behind both halves.
+/// Norms behind both halves; the network reads what attention gave, not the sum (so `chameleon.cpp`).
 fn swin_join(how: &Decoder, g: &mut Builder, Parts { x, attended, .. }: Parts) -> Id {
     let attended = g.norm(how.norm, attended, Role::AttnNorm);
     let sum = g.add(attended, x);
-    let fed = how.network(g, sum);
+    let fed = how.network(g, attended);
     let fed = g.norm(how.norm, fed, Role::FfnNorm);
     g.add(fed, sum)
 }
