@@ -8,7 +8,7 @@
 //! - [`model`], [`attention`], [`feed_forward`]: what llama.cpp's `llm_graph_context` offers;
 //! - [`families`]: one small module a family of architectures;
 //! - [`backend`]: what a back-end decides about memory: [`cuda`] with [`fusion`], [`metal`] with
-//!   [`metal_order`];
+//!   [`metal_order`], [`vulkan`] with [`vulkan_order`];
 //! - [`reduce`]: the few blocks that stand for all.
 
 mod allocate;
@@ -25,6 +25,8 @@ mod ops;
 mod reduce;
 mod schedule;
 mod tensor;
+mod vulkan;
+mod vulkan_order;
 
 use self::backend::Backends;
 use self::model::{Builder, Plan, Uses};
