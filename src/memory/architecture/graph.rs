@@ -204,3 +204,20 @@ pub(in crate::memory) fn scans_states(architecture: &str) -> bool {
         "mamba" | "mamba2" | "jamba" | "granitehybrid" | "falcon-h1" | "nemotron_h" | "nemotron_h_moe" | "plamo2"
     )
 }
+
+/// Returns whether rules of the graph go by a block's number, so that no block stands for others.
+pub(in crate::memory) fn goes_by_number(structure: &Structure) -> bool {
+    is_looped(structure)
+        || matches!(
+            structure.architecture.as_str(),
+            "t5" | "t5encoder"
+                | "wavtokenizer-dec"
+                | "gemma3n"
+                | "rwkv6"
+                | "rwkv6qwen2"
+                | "rwkv7"
+                | "arwkv7"
+                | "eagle3"
+                | "dflash"
+        )
+}

@@ -4,6 +4,8 @@
 //! of a source that nothing else reads any more; what has no reader left is given back. The buffer
 //! is as large as the highest end ever reached.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use super::backend::Backends;
 use super::schedule::Scheduled;
 use super::tensor::{BackendId, Graph, Id};
@@ -16,7 +18,7 @@ struct Buffer {
     peak: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Gap {
     offset: u64,
     size: u64,
@@ -114,16 +116,26 @@ struct State {
     size: u64,
 }
 
-/// Returns the bytes that each back-end's compute buffer needs.
-pub(super) fn allocate(graph: &Graph, scheduled: &Scheduled, backends: &Backends) -> Vec<u64> {
+/// What a graph needs.
+#[derive(Debug)]
+pub(super) struct Room {
+    /// Bytes of each back-end's compute buffer.
+    pub(super) bytes: Vec<u64>,
+    /// What the buffers were like as each block began, as numbers that are the same where the gaps
+    /// are, and the tensors that lie between them.
+    pub(super) begun: Vec<u64>,
+}
+
+/// Finds room for a graph.
+pub(super) fn allocate(graph: &Graph, scheduled: &Scheduled, backends: &Backends) -> Room {
     let mut walk = Walk {
         graph,
         backends,
         buffers: backends.iter().map(|backend| Buffer::new(backends.alignment(backend))).collect(),
         states: vec![State::default(); graph.tensors.len()],
     };
-    walk.run(scheduled);
-    walk.buffers.iter().map(|buffer| buffer.peak).collect()
+    let begun = walk.run(scheduled);
+    Room { bytes: walk.buffers.iter().map(|buffer| buffer.peak).collect(), begun }
 }
 
 struct Walk<'a> {
@@ -135,7 +147,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     /// Walks the graph (`ggml_gallocr_alloc_graph_impl`).
-    fn run(&mut self, scheduled: &Scheduled) {
+    fn run(&mut self, scheduled: &Scheduled) -> Vec<u64> {
         for &(leaf, backend) in &scheduled.leafs {
             self.place(leaf, backend.0);
         }
@@ -156,7 +168,13 @@ impl Walk<'_> {
                 }
             }
         }
-        for step in &scheduled.steps {
+        let mut begun = Vec::with_capacity(scheduled.begun.len());
+        for (index, step) in scheduled.steps.iter().enumerate() {
+            while let Some(&(first, staying)) = scheduled.begun.get(begun.len())
+                && first == index
+            {
+                begun.push(self.fingerprint(staying));
+            }
             for source in scheduled.sources(self.graph, step) {
                 self.place(source, step.backend.0);
             }
@@ -167,6 +185,21 @@ impl Walk<'_> {
                 self.was_read(source);
             }
         }
+        begun
+    }
+
+    /// Returns a number for the gaps, for the tensors in between, and for the copies that stay from the
+    /// beginning to the end, of which each block may need more.
+    fn fingerprint(&self, staying: usize) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        staying.hash(&mut hasher);
+        for buffer in &self.buffers {
+            buffer.gaps.hash(&mut hasher);
+        }
+        for state in self.states.iter().filter(|state| state.holds) {
+            (state.backend, state.offset, state.size).hash(&mut hasher);
+        }
+        hasher.finish()
     }
 
     /// Makes room for a tensor unless it has some (`ggml_gallocr_allocate_node`).

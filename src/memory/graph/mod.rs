@@ -42,8 +42,10 @@ mod vulkan_order;
 
 pub(super) use self::usable::is_usable;
 
+use self::allocate::Room;
 use self::backend::Backends;
 use self::model::{Builder, Plan, Uses};
+use self::reduce::Selection;
 use self::tensor::{FusedOp, Graph};
 use super::cache::Spread;
 use super::flash::wished;
@@ -82,57 +84,96 @@ pub(super) struct Computed {
 /// Returns what the graph of a load needs, or nothing where no family describes its architecture.
 pub(super) fn compute(load: &Load) -> Option<Computed> {
     let family = families::of(&load.structure.architecture)?;
-    let blocks = reduce::blocks(load);
     let backends = Backends::new(load.backend, load.places.gpus());
-    let sizes = load.sizes;
-    let slots = sizes.slots;
-    let plan = |tokens: u64, outputs: u64, uses: Uses| Plan {
-        structure: load.structure,
-        settings: load.settings,
-        places: load.places,
-        sizes,
-        backends,
-        blocks: &blocks,
-        // `graph_reserve` makes the tokens a multiple of the sequences.
-        tokens: tokens.next_multiple_of(slots.max(1)),
-        slots,
-        outputs,
-        uses,
-    };
-    let build = |plan: Plan| -> Graph {
-        let mut builder = Builder::new(plan);
-        family(&mut builder);
-        builder.pool();
-        builder.graph
-    };
-    let wished = wished(load.structure, load.settings);
-    let mut uses = Uses {
-        flash_attention: wished != FlashAttention::Off,
-        gated_delta_net: true,
-        lightning_indexer: true,
-        hyper_connections_pre: true,
-        hyper_connections_comb: true,
-        hyper_connections_post: true,
-    };
-    let mut graph = build(plan(sizes.tokens, sizes.rows, uses));
-    for what in tried(load) {
-        // llama.cpp tries with one token a sequence. Where everything is on one device the number
-        // of tokens moves nothing, and the graph at hand will do.
-        let trial = (!is_on_one_device(load)).then(|| build(plan(slots, slots, uses)));
-        if !runs_at_home(trial.as_ref().unwrap_or(&graph), &backends, what) {
-            *uses.switch(what) = false;
-            graph = build(plan(sizes.tokens, sizes.rows, uses));
+    let mut selection = Selection::new(load);
+    let mut uses = None;
+    loop {
+        let blocks = selection.blocks();
+        let worst = Worst { load, family, backends, blocks: &blocks };
+        let (uses, graph) = match uses {
+            None => {
+                let (found, graph) = worst.try_operations();
+                (uses.insert(found), graph)
+            }
+            Some(ref mut uses) => {
+                let graph = worst.build(load.sizes.tokens, load.sizes.rows, *uses);
+                (uses, graph)
+            }
+        };
+        let (room, borrows) = worst.allocate(graph);
+        if selection.suffices(&room.begun) {
+            let mut bytes = room.bytes.into_iter().map(Bytes);
+            let gpus = bytes.by_ref().take(load.places.gpus()).collect();
+            let host = bytes.next().unwrap_or_default();
+            return Some(Computed { buffers: Spread { gpus, host }, flash_attention: uses.flash_attention, borrows });
         }
     }
-    // llama.cpp's own measure of a load forgets where nodes were pinned, which takes up to a few
-    // dozen MiB more between two GPUs than a load then does (`ggml_backend_sched_reserve_size`).
-    graph.pinned.clear();
-    let copies = if is_pipelined(load) { PIPELINE_COPIES } else { 1 };
-    let scheduled = schedule::schedule(&mut graph, &backends, copies);
-    let mut bytes = allocate::allocate(&graph, &scheduled, &backends).into_iter().map(Bytes);
-    let gpus = bytes.by_ref().take(load.places.gpus()).collect();
-    let host = bytes.next().unwrap_or_default();
-    Some(Computed { buffers: Spread { gpus, host }, flash_attention: uses.flash_attention, borrows: graph.borrows })
+}
+
+/// The worst graph of a load, over the blocks that stand for all.
+struct Worst<'a> {
+    load: &'a Load<'a>,
+    family: families::Family,
+    backends: Backends,
+    blocks: &'a [u32],
+}
+
+impl Worst<'_> {
+    /// Builds the graph for a micro-batch.
+    fn build(&self, tokens: u64, outputs: u64, uses: Uses) -> Graph {
+        let Load { structure, settings, places, sizes, .. } = *self.load;
+        let slots = sizes.slots;
+        let mut builder = Builder::new(Plan {
+            structure,
+            settings,
+            places,
+            sizes,
+            backends: self.backends,
+            blocks: self.blocks,
+            // `graph_reserve` makes the tokens a multiple of the sequences.
+            tokens: tokens.next_multiple_of(slots.max(1)),
+            slots,
+            outputs,
+            uses,
+        });
+        (self.family)(&mut builder);
+        builder.pool();
+        builder.graph
+    }
+
+    /// Finds out which operations are in use, and returns the graph with them.
+    fn try_operations(&self) -> (Uses, Graph) {
+        let (load, sizes) = (self.load, self.load.sizes);
+        let mut uses = Uses {
+            flash_attention: wished(load.structure, load.settings) != FlashAttention::Off,
+            gated_delta_net: true,
+            lightning_indexer: true,
+            hyper_connections_pre: true,
+            hyper_connections_comb: true,
+            hyper_connections_post: true,
+        };
+        let mut graph = self.build(sizes.tokens, sizes.rows, uses);
+        for what in tried(load) {
+            // llama.cpp tries with one token a sequence. Where everything is on one device the
+            // number of tokens moves nothing, and the graph at hand will do.
+            let trial = (!is_on_one_device(load)).then(|| self.build(sizes.slots, sizes.slots, uses));
+            if !runs_at_home(trial.as_ref().unwrap_or(&graph), &self.backends, what) {
+                *uses.switch(what) = false;
+                graph = self.build(sizes.tokens, sizes.rows, uses);
+            }
+        }
+        (uses, graph)
+    }
+
+    /// Finds room for the graph, and returns whether it reads what is only guessed.
+    fn allocate(&self, mut graph: Graph) -> (Room, bool) {
+        // llama.cpp's own measure of a load forgets where nodes were pinned, which takes up to a few
+        // dozen MiB more between two GPUs than a load then does (`ggml_backend_sched_reserve_size`).
+        graph.pinned.clear();
+        let copies = if is_pipelined(self.load) { PIPELINE_COPIES } else { 1 };
+        let scheduled = schedule::schedule(&mut graph, &self.backends, copies);
+        (allocate::allocate(&graph, &scheduled, &self.backends), graph.borrows)
+    }
 }
 
 /// Returns the operations that are tried first, in order: one that is switched off may change where
