@@ -1,10 +1,11 @@
 //! The KV cache and the recurrent state, by device, to the byte.
 
+use super::architecture;
 use super::buffer::BufferKind;
 use super::place::{Device, Places};
 use super::sizes::Sizes;
 use super::structure::{BlockKind, Structure};
-use super::{Backend, CacheType, Settings};
+use super::{Backend, CacheType, Settings, compressed};
 use crate::units::Bytes;
 
 /// Bytes on each GPU and in host memory.
@@ -30,9 +31,15 @@ impl Spread {
     }
 }
 
-/// Slots whose draft tokens multiply the recurrent state: two drafts are kept beside the state
-/// itself (seen in public logs of MTP runs).
+/// The states that a slot keeps with MTP: two drafts beside the state itself (seen in public logs
+/// of MTP runs).
 const STATES_WITH_MTP: u64 = 3;
+
+/// Returns the states that each slot keeps (`n_rs_seq` and one).
+pub(super) fn snapshots(structure: &Structure, settings: &Settings) -> u64 {
+    let taken_back = settings.mtp && architecture::takes_states_back(&structure.architecture);
+    if taken_back { STATES_WITH_MTP } else { 1 }
+}
 
 /// Adds up the KV cache: [`block_cache`] over all blocks, each on its block's device unless
 /// `--no-kv-offload` keeps all of it in host memory.
@@ -69,8 +76,7 @@ pub(super) fn recurrent_state(
     places: &Places,
     sizes: &Sizes,
 ) -> Spread {
-    let copies = if settings.mtp { STATES_WITH_MTP } else { 1 };
-    let rows = sizes.slots.saturating_mul(copies);
+    let rows = sizes.slots.saturating_mul(snapshots(structure, settings));
     let on = |buffer: BufferKind| {
         let tensor = |elements: u64| buffer.padded(Bytes(elements).saturating_mul(rows).saturating_mul(4));
         tensor(structure.memory.state_r).saturating_add(tensor(structure.memory.state_s))
@@ -94,6 +100,9 @@ fn block_cache(
     widest: Option<u64>,
     buffer: BufferKind,
 ) -> Bytes {
+    if compressed::is_used(structure) {
+        return compressed::block_cache(structure, kind, settings, sizes, buffer);
+    }
     let rows = sizes.cells_of(kind.windowed).saturating_mul(sizes.streams);
     let tensor = |kind: CacheType, width: u64| buffer.cache(kind, width, rows);
     let mut sum = Bytes::ZERO;

@@ -4,11 +4,21 @@ use super::place::{Device, Places};
 use super::structure::{BlockKind, Structure};
 use super::{Backend, FlashAttention, Settings};
 
+/// Returns what llama.cpp makes of the wish: Grok does without, a quantised V cache cannot do
+/// without (`llama_init_from_model`).
+pub(super) fn wished(structure: &Structure, settings: &Settings) -> FlashAttention {
+    match settings.flash_attention {
+        _ if structure.architecture == "grok" => FlashAttention::Off,
+        FlashAttention::Auto if settings.cache_type_v.is_quantised() => FlashAttention::On,
+        wished => wished,
+    }
+}
+
 /// Returns whether flash attention ends up on. Asked for, it is; `auto` switches it off for the
 /// whole model where the GPU lacks a kernel for the heads, or where one block's attention lands on
 /// another device than its weights (`resolve_fused_ops` in `llama-context.cpp`).
 pub(super) fn flash_attention(structure: &Structure, settings: &Settings, backend: Backend, places: &Places) -> bool {
-    match settings.flash_attention {
+    match wished(structure, settings) {
         FlashAttention::On => true,
         FlashAttention::Off => false,
         FlashAttention::Auto => {

@@ -37,8 +37,13 @@ hyperparameters! {
     AttentionValueScale = "attention.value_scale" float,
     AttnResBlockSize = "attn_res.block_size" number,
     BlockSize = "block_size" number,
+    BonusAnchor = "sample_from_anchor" denied,
     ClampKqv = "attention.clamp_kqv" float,
+    ClassifierPooling = "classifier.pooling_type" number,
+    ConvGroupSize = "conv_group_size" number,
     ConvKernelSize = "conv_kernel_size" number,
+    ConvnextBlocks = "convnext.block_count" number,
+    DecisionBlocks = "decision.block_count" number,
     DecoderBlockCount = "decoder_block_count" number,
     EmbeddingScale = "embedding_scale" float,
     ExpertCount = "expert_count" number,
@@ -61,16 +66,23 @@ hyperparameters! {
     IndexerHeads = "attention.indexer.head_count" number,
     IndexerKeyLength = "attention.indexer.key_length" number,
     IndexerTopK = "attention.indexer.top_k" number,
+    HiddenActivationGelu = "hidden_activation" gelu,
     InterleaveMoeLayerStep = "interleave_moe_layer_step" number,
     KdaHeadDim = "kda.head_dim" number,
     KeyLengthMla = "attention.key_length_mla" number,
+    KeyLengthMlaSwa = "attention.key_length_mla_swa" number,
     KvLoraRank = "attention.kv_lora_rank" number,
+    KvLoraRankSwa = "attention.kv_lora_rank_swa" number,
+    LayerNormRmsEpsilon = "attention.layer_norm_rms_epsilon" float,
     LeadingDenseBlocks = "leading_dense_block_count" number,
     LogitScale = "logit_scale" float,
     MaxAlibiBias = "attention.max_alibi_bias" float,
     MoeEveryNLayers = "moe_every_n_layers" number,
     NumLoops = "num_loops" number,
+    NormBeforeFc = "norm_before_fc" flag,
+    NormBeforeResidual = "norm_before_residual" flag,
     OutputGroupCount = "attention.output_group_count" number,
+    PosnetBlocks = "posnet.block_count" number,
     PoolingType = "pooling_type" number,
     QLoraRank = "attention.q_lora_rank" number,
     ResidualScale = "residual_scale" float,
@@ -78,11 +90,16 @@ hyperparameters! {
     RopeDimensions = "rope.dimension_count" number,
     RopeDimensionsSwa = "rope.dimension_count_swa" number,
     RopeSections = "rope.dimension_sections" sections,
+    RopeUntuned = "rope.scaling.finetuned" denied,
     RopeOriginalContext = "rope.scaling.original_context_length" number,
-    RopeUnused = "rope.scaling.finetuned" denied,
     RouterLogitSoftcapping = "router_logit_softcapping" float,
+    SelectorRank = "selector_rank" number,
+    SelectorTopK = "selector_top_k" number,
     ShortconvLCache = "shortconv.l_cache" number,
     SkipLoopFinalNorm = "skip_loop_final_norm" flag,
+    SinkhornIterations = "hyper_connection.sinkhorn_iterations" number,
+    HashLayers = "hash_layer_count" number,
+    OutputLoraRank = "attention.output_lora_rank" number,
     SsmConvKernel = "ssm.conv_kernel" number,
     SsmDtBCRms = "ssm.dt_b_c_rms" flag,
     SsmGroupCount = "ssm.group_count" number,
@@ -95,6 +112,7 @@ hyperparameters! {
     TokenShiftCount = "token_shift_count" number,
     UseParallelResidual = "use_parallel_residual" flag,
     ValueLengthMla = "attention.value_length_mla" number,
+    ValueLengthMlaSwa = "attention.value_length_mla_swa" number,
     WkvHeadSize = "wkv.head_size" number,
 }
 
@@ -134,9 +152,14 @@ mod value {
         keys.flag(key).map(u32::from)
     }
 
-    /// Whether a flag is there and says no.
+    /// Whether a flag is there and not set.
     pub(super) fn denied(keys: &Keys, key: &str) -> Option<u32> {
         keys.flag(key).map(|flag| u32::from(!flag))
+    }
+
+    /// Whether an activation is one of the kinds of gelu.
+    pub(super) fn gelu(keys: &Keys, key: &str) -> Option<u32> {
+        keys.text(key).map(|name| u32::from(name.starts_with("gelu")))
     }
 
     pub(super) fn float(keys: &Keys, key: &str) -> Option<u32> {

@@ -69,6 +69,11 @@ impl<'a> Keys<'a> {
         self.metadata.float(&self.full(key)).map(|number| number as f32)
     }
 
+    /// Returns a text.
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
+        self.metadata.text(&self.full(key))
+    }
+
     /// Returns a boolean.
     pub(super) fn flag(&self, key: &str) -> Option<bool> {
         self.metadata.bool(&self.full(key))

@@ -22,7 +22,9 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
     let blocks = keys.required("block_count", MOST_BLOCKS)?;
     let mtp = keys.number("nextn_predict_layers").unwrap_or(0).min(blocks);
     let tensors = Tensors::sort(header, blocks, &mut notes)?;
-    let embedding = keys.required("embedding_length", 1 << 24)?;
+    // What a WavTokenizer calls the length of its embeddings is that of what it puts out.
+    let width = if architecture == "wavtokenizer-dec" { "features_length" } else { "embedding_length" };
+    let embedding = keys.required(width, 1 << 24)?;
 
     let count = blocks as usize;
     let heads = keys.by_block("attention.head_count", count).unwrap_or_else(|| vec![0; count]);
@@ -46,15 +48,20 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
     let head = head_sizes(architecture, &keys, embedding, heads.first().copied().unwrap_or(0));
 
     let (layouts, layout_of) = unique(tensors.blocks);
+    let (_, shape_of) = unique(layouts.iter().map(|layout| without_precision(layout)).collect());
     let limits = |key: &str, block: usize| {
         keys.floats(key).is_some_and(|limits| limits.get(block).or(limits.last()).is_some_and(|&limit| limit > 1e-6))
     };
     let stacked = architecture::stacked(&facts);
+    // Without limits of their own, DeepSeek V4's shared experts take those of the others.
+    let own = !matches!(architecture, "deepseek4" | "dflash") || keys.floats("swiglu_clamp_shexp").is_some();
+    let shared_limits = if own { "swiglu_clamp_shexp" } else { "swiglu_clamp_exp" };
     let each = (0..count).map(|block| {
         let windowed = windows.blocks[block];
         let (head_k, head_v) = if windowed { head.windowed } else { head.full };
         BlockKind {
             layout: layout_of[block],
+            shape: shape_of[usize::from(layout_of[block])],
             heads: heads[block],
             heads_kv: heads_kv[block],
             head_k,
@@ -66,7 +73,8 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
             indexed: remembered.indexed[block],
             deepstack: stacked.blocks.get(block).copied().unwrap_or(false),
             nope: architecture::leaves_unturned(architecture, block),
-            clamps_shared: limits("swiglu_clamp_shexp", block),
+            compressed: remembered.compressed[block],
+            clamps_shared: limits(shared_limits, block),
             clamps_experts: limits("swiglu_clamp_exp", block),
             mtp: block >= facts.trunk && facts.trunk > 0,
         }
@@ -82,7 +90,7 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
         quantisation: header.metadata.file_type().map(str::to_owned),
         parameters: parameters(header),
         notes,
-        dimensions: dimensions(header, &keys, embedding, windows.tokens, stacked.parts, remembered.indexer),
+        dimensions: dimensions(header, architecture, &keys, embedding, windows.tokens, stacked.parts, remembered.indexer),
         memory: Memory {
             any: remembered.any,
             windowed: windows.blocks.contains(&true),
@@ -97,6 +105,9 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
         kinds,
         pattern,
     };
+    if architecture == "graniteswitch" {
+        add_router(&mut structure);
+    }
     if architecture == "nanbeige" {
         unroll(&mut structure, keys.number("num_loops").unwrap_or(1));
     }
@@ -113,14 +124,18 @@ struct Tensors {
 impl Tensors {
     fn sort(header: &Header, blocks: u32, notes: &mut Vec<String>) -> Result<Tensors, StructureError> {
         let mut sorted = Tensors {
-        globals: Vec::new(),
+            globals: Vec::new(),
             blocks: vec![Vec::new(); blocks as usize],
             shows: vec![Shown::default(); blocks as usize],
         };
         let mut unknown = 0u32;
         for (index, tensor) in header.tensors.iter().enumerate() {
             let (block, stem) = split_block(&tensor.name);
-            let (role, suffix) = split_role(stem);
+            // An encoder's blocks share their numbers with the decoder's.
+            let (role, suffix) = match block {
+                Some(_) if tensor.name.starts_with("enc.") => split_role(&format!("enc.{stem}")),
+                _ => split_role(stem),
+            };
             if role == Role::CrossAttnRelB {
                 continue; // Stored by some t5 conversions, never loaded.
             }
@@ -144,6 +159,7 @@ impl Tensors {
             notes.push(format!("{unknown} tensors of unknown type are billed by their room in the file"));
         }
         sorted.blocks.iter_mut().for_each(|list| list.sort_unstable());
+        sorted.globals.sort_unstable();
         Ok(sorted)
     }
 }
@@ -168,6 +184,8 @@ fn split_role(stem: &str) -> (Role, Suffix) {
         Some((name, "scale")) => (name, Suffix::Scale),
         Some((name, "input_scale")) => (name, Suffix::Other),
         Some((name @ "ffn.act", "scales")) => (name, Suffix::Scale),
+        Some((name, "lora_a")) => (name, Suffix::LoraA),
+        Some((name, "lora_b")) => (name, Suffix::LoraB),
         _ => (stem, Suffix::Other),
     };
     (Role::from_name(name), suffix)
@@ -214,6 +232,18 @@ fn unique<T: Ord + Clone>(values: Vec<T>) -> (Vec<T>, Vec<u16>) {
     (list, indices)
 }
 
+/// Returns a layout without what back-ends do not tell apart: quantised matrices are alike. Beside
+/// shared experts all stay as they are, since those of one type are computed together.
+fn without_precision(layout: &[TensorShape]) -> Vec<TensorShape> {
+    const ANY: TensorType = TensorType(2);
+    let shares = layout.iter().any(|tensor| tensor.role == Role::FfnUpShexp);
+    let alike = |tensor: &TensorShape| {
+        let kind = if tensor.kind.is_quantised() && !shares { ANY } else { tensor.kind };
+        TensorShape { kind, ..*tensor }
+    };
+    layout.iter().map(alike).collect()
+}
+
 /// The widths of a key and a value head, in full and in windowed blocks.
 struct HeadSizes {
     full: (u32, u32),
@@ -242,12 +272,26 @@ fn keys_only(keys: &Keys) -> bool {
     has("attention.key_length_mla") && has("attention.value_length_mla")
 }
 
-fn dimensions(header: &Header, keys: &Keys, embedding: u32, window: u32, deepstack: u32, indexer: (u32, u32)) -> Dimensions {
+fn dimensions(
+    header: &Header,
+    architecture: &str,
+    keys: &Keys,
+    embedding: u32,
+    window: u32,
+    deepstack: u32,
+    indexer: (u32, u32),
+) -> Dimensions {
     let tokens = header.metadata.array_len("tokenizer.ggml.tokens").map(clamp);
+    // A ModernBERT with a decision head puts out a score for each type of question.
+    let decides = architecture == "modern-bert" && keys.number("decision.block_count").is_some_and(|blocks| blocks != 0);
     let rows = header.tensors.iter().find(|tensor| &*tensor.name == "token_embd.weight");
     Dimensions {
         embedding,
-        embedding_out: keys.number("embedding_length_out").unwrap_or(embedding),
+        embedding_out: match architecture {
+            _ if decides => 3,
+            "wavtokenizer-dec" => keys.number("embedding_length").unwrap_or(embedding),
+            _ => keys.number("embedding_length_out").unwrap_or(embedding),
+        },
         vocabulary: tokens
             .or_else(|| keys.number("vocab_size"))
             .or_else(|| rows.map(|tensor| clamp(tensor.dims[1])))
@@ -317,4 +361,16 @@ fn unroll(structure: &mut Structure, loops: u32) {
         structure.pattern.extend(round.iter().map(|&kind| kind + u16::try_from(kinds).unwrap_or(0)));
     }
     structure.blocks = structure.blocks.saturating_mul(rounds);
+}
+
+/// Adds the block that remembers which adapter each token asked for: a cache of one head, which
+/// llama.cpp counts among the blocks behind the trunk (`router_layer`).
+fn add_router(structure: &mut Structure) {
+    let Some(&last) = structure.block_kinds().last() else { return };
+    let layout = u16::try_from(structure.layouts.len()).unwrap_or(u16::MAX);
+    let kind = u16::try_from(structure.kinds.len()).unwrap_or(u16::MAX);
+    structure.layouts.push(Vec::new());
+    structure.kinds.push(BlockKind { layout, heads: 1, heads_kv: 1, cached: true, mtp: true, ..last });
+    structure.pattern.push(kind);
+    structure.blocks = structure.blocks.saturating_add(1);
 }

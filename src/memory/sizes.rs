@@ -1,6 +1,7 @@
 //! What llama.cpp makes of the settings: cells, streams, tokens of a micro-batch, rows of logits.
 
-use super::{EngineProfile, FlashAttention, LogitRows, Settings, Structure};
+use super::architecture::has_encoder;
+use super::{EngineProfile, FlashAttention, LogitRows, Settings, Structure, compressed};
 
 /// llama.cpp's `LLAMA_MAX_SEQ`.
 const MOST_SLOTS: u32 = 256;
@@ -47,12 +48,15 @@ impl Sizes {
         let cells = (context / streams).next_multiple_of(CELLS).max(CELLS);
         let tokens = micro.min(cells.saturating_mul(streams));
         let reserved = match profile.logit_rows {
+            _ if has_encoder(&structure.architecture) => batch,
             LogitRows::Slots => slots,
             LogitRows::Batch | LogitRows::Count(0) => batch,
             LogitRows::Count(rows) => u64::from(rows),
         };
         let window = u64::from(structure.dimensions.window);
-        let span = window.saturating_mul(if settings.unified_kv { slots } else { 1 }).saturating_add(micro);
+        // DeepSeek V4 never shares its caches between slots.
+        let shares = settings.unified_kv && !compressed::is_used(structure);
+        let span = window.saturating_mul(if shares { slots } else { 1 }).saturating_add(micro);
         let window_cells = if settings.swa_full { cells } else { cells.min(span).next_multiple_of(CELLS) };
         Sizes {
             slots,
@@ -61,7 +65,7 @@ impl Sizes {
             window_cells,
             tokens,
             rows: reserved.min(tokens),
-            flash: settings.flash_attention != FlashAttention::Off,
+            flash: super::flash::wished(structure, settings) != FlashAttention::Off,
         }
     }
 

@@ -94,6 +94,9 @@ pub struct Memory {
 pub struct BlockKind {
     /// Its tensors, an index into [`Structure::layouts`].
     pub layout: u16,
+    /// Kinds whose layouts differ in the precision of weights alone have the same number here: on
+    /// the device of their weights their graphs take the same room.
+    pub shape: u16,
     /// Query heads.
     pub heads: u32,
     /// Key and value heads.
@@ -120,6 +123,8 @@ pub struct BlockKind {
     pub clamps_shared: bool,
     /// Whether the gates of its experts have limits.
     pub clamps_experts: bool,
+    /// Tokens that are compressed into one cached row beside the window (DeepSeek V4), 0 for none.
+    pub compressed: u16,
     /// Whether it is an MTP (`NextN`) block, loaded for speculative decoding only.
     pub mtp: bool,
 }

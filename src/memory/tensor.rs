@@ -35,6 +35,10 @@ pub enum Suffix {
     Scale,
     /// `.input_scale` or nothing.
     Other,
+    /// `.lora_a`: the first half of an adapter that is part of the model.
+    LoraA,
+    /// `.lora_b`: the second half.
+    LoraB,
 }
 
 /// Where llama.cpp keeps a tensor that stands outside the blocks (`LLM_TENSOR_INFOS` in
@@ -79,9 +83,10 @@ impl TensorShape {
     /// Returns whether a CPU without GPU beside it keeps the tensor repacked, given that it is
     /// multiplied with activations (`ggml_repack_get_optimal_repack_type` in `repack.cpp`).
     pub fn is_repacked(&self, cpu: Cpu) -> bool {
-        let matrices = if self.is_expert() { self.dims[2] > 1 } else { self.dims[2] <= 1 };
+        let adapts = matches!(self.suffix, Suffix::LoraA | Suffix::LoraB);
+        let matrices = if self.is_expert() || adapts { self.dims[2] > 1 } else { self.dims[2] <= 1 };
         let rows = u64::from(self.dims[1]);
-        self.suffix == Suffix::Weight
+        (adapts || self.suffix == Suffix::Weight)
             && matrices
             && self.dims[3] <= 1
             && rows > 1
@@ -177,7 +182,17 @@ roles! {
     AttnQkv = "attn_qkv",
     AttnGate = "attn_gate",
     AttnOutput = "attn_output",
-    AttnOutputEnc = "attn_o",
+    AttnO = "attn_o",
+    EncAttnNorm = "enc.attn_norm",
+    EncAttnQ = "enc.attn_q",
+    EncAttnK = "enc.attn_k",
+    EncAttnV = "enc.attn_v",
+    EncAttnO = "enc.attn_o",
+    EncAttnRelB = "enc.attn_rel_b",
+    EncFfnNorm = "enc.ffn_norm",
+    EncFfnGate = "enc.ffn_gate",
+    EncFfnUp = "enc.ffn_up",
+    EncFfnDown = "enc.ffn_down",
     AttnOutputNorm = "attn_output_norm",
     AttnQNorm = "attn_q_norm",
     AttnKNorm = "attn_k_norm",
@@ -265,6 +280,15 @@ roles! {
     NextnPreProjection = "nextn.pre_projection",
     HrmInit = "hrm.z_l_init",
     Conv1d = "conv1d",
+    ConvDw = "dw",
+    ConvGamma = "gamma",
+    ConvNorm = "norm",
+    ConvPw1 = "pw1",
+    ConvPw2 = "pw2",
+    PosNetConv1 = "conv1",
+    PosNetConv2 = "conv2",
+    PosNetNorm1 = "norm1",
+    PosNetNorm2 = "norm2",
     AttnCompressorApe = "attn_compressor_ape",
     AttnCompressorGate = "attn_compressor_gate",
     AttnCompressorKv = "attn_compressor_kv",
@@ -427,6 +451,8 @@ impl Role {
     pub const fn home(self) -> Home {
         match self {
             Role::TokenEmbd | Role::PositionEmbd | Role::TokenTypes | Role::PerLayerTokenEmbd => Home::Input,
+            // 64-bit integers, which GPUs cannot look up.
+            Role::D2t => Home::Input,
             Role::TokenEmbdNorm
             | Role::PerLayerModelProj
             | Role::PerLayerProjNorm

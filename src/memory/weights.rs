@@ -2,6 +2,7 @@
 
 use super::architecture;
 use super::buffer::BufferKind;
+use super::graph;
 use super::place::{Device, Places};
 use super::structure::{BlockKind, Structure};
 use super::tensor::{Cpu, Home, Role, Suffix, TensorShape};
@@ -26,6 +27,9 @@ struct LayoutBytes {
     gpu_experts: Bytes,
     host: HostBytes,
     host_experts: HostBytes,
+    /// In host memory even where the layer is on a GPU, which cannot use it.
+    beside_gpu: Bytes,
+    beside_gpu_experts: Bytes,
 }
 
 /// Bytes in host memory.
@@ -45,7 +49,9 @@ pub(super) fn weights(
 ) -> Weights {
     let buffer = BufferKind::of(backend);
     let cpu = repacking(backend, profile, places);
-    let layouts: Vec<LayoutBytes> = structure.layouts.iter().map(|layout| layout_bytes(layout, buffer, cpu)).collect();
+    let usable = |tensor: &TensorShape| graph::is_usable(structure, backend, tensor);
+    let bytes = |layout: &Vec<TensorShape>| layout_bytes(layout, buffer, cpu, usable);
+    let layouts: Vec<LayoutBytes> = structure.layouts.iter().map(bytes).collect();
     let mut sum = Weights { gpus: vec![Bytes::ZERO; places.gpus()], ..Weights::default() };
     for (block, kind) in (0u32..).zip(structure.block_kinds()) {
         if kind.mtp && !settings.mtp {
@@ -54,8 +60,10 @@ pub(super) fn weights(
         let bytes = layouts.get(usize::from(kind.layout)).copied().unwrap_or_default();
         let place = places.layer(block);
         sum.add(place, bytes.gpu, bytes.host);
+        sum.add_beside(place, bytes.beside_gpu);
         let experts = if block < settings.cpu_moe { Device::Host } else { place };
         sum.add(experts, bytes.gpu_experts, bytes.host_experts);
+        sum.add_beside(experts, bytes.beside_gpu_experts);
     }
     let has_embedding = structure.globals.iter().any(|tensor| tensor.role == Role::TokenEmbd);
     for tensor in &structure.globals {
@@ -77,6 +85,13 @@ impl Weights {
                 self.host = self.host.saturating_add(on_host.plain);
                 self.repacked = self.repacked.saturating_add(on_host.repacked);
             }
+        }
+    }
+
+    /// Adds what a GPU cannot use.
+    fn add_beside(&mut self, place: Device, on_host: Bytes) {
+        if place != Device::Host {
+            self.host = self.host.saturating_add(on_host);
         }
     }
 
@@ -165,16 +180,25 @@ fn repacking(backend: Backend, profile: &EngineProfile, places: &Places) -> Opti
     }
 }
 
-fn layout_bytes(layout: &[TensorShape], buffer: BufferKind, cpu: Option<Cpu>) -> LayoutBytes {
+fn layout_bytes(
+    layout: &[TensorShape],
+    buffer: BufferKind,
+    cpu: Option<Cpu>,
+    usable: impl Fn(&TensorShape) -> bool,
+) -> LayoutBytes {
     let mut sum = LayoutBytes::default();
     for tensor in layout {
         let on_host = host_bytes(tensor, cpu);
-        let (gpu, host) = if tensor.is_expert() {
-            (&mut sum.gpu_experts, &mut sum.host_experts)
+        let (gpu, host, beside) = if tensor.is_expert() {
+            (&mut sum.gpu_experts, &mut sum.host_experts, &mut sum.beside_gpu_experts)
         } else {
-            (&mut sum.gpu, &mut sum.host)
+            (&mut sum.gpu, &mut sum.host, &mut sum.beside_gpu)
         };
-        *gpu = gpu.saturating_add(tensor.allocated(buffer));
+        if usable(tensor) {
+            *gpu = gpu.saturating_add(tensor.allocated(buffer));
+        } else {
+            *beside = beside.saturating_add(tensor.allocated(BufferKind::HOST));
+        }
         host.plain = host.plain.saturating_add(on_host.plain);
         host.repacked = host.repacked.saturating_add(on_host.repacked);
     }

@@ -14,6 +14,8 @@ pub(in crate::memory) struct Remembered {
     pub(in crate::memory) recurrent: Vec<bool>,
     /// Blocks with an indexer cache.
     pub(in crate::memory) indexed: Vec<bool>,
+    /// Tokens that each block compresses into one cached row, 0 for none.
+    pub(in crate::memory) compressed: Vec<u16>,
     /// Width of a cached indexer key, and of the value kept beside it.
     pub(in crate::memory) indexer: (u32, u32),
     /// Elements of the convolution and of the recurrent state, of one block and slot.
@@ -40,6 +42,8 @@ enum Rule {
     First(u32),
     /// A cache in all but the last blocks, which share theirs (`shared_kv_layers`).
     Shared,
+    /// Caches, but another model's.
+    Borrowed,
     /// A cache in every block.
     Attention,
     /// What the tensors show.
@@ -61,6 +65,7 @@ fn rule(architecture: &str) -> Rule {
         // The count is fixed in `gemma3n.cpp`, whatever `shared_kv_layers` says.
         "gemma3n" => Rule::First(20),
         "gemma4" => Rule::Shared,
+        "gemma4-assistant" => Rule::Borrowed,
         name if is_known(name) => Rule::Attention,
         _ => Rule::Unknown,
     }
@@ -74,7 +79,7 @@ pub(in crate::memory) fn remembered(header: &Header) -> Remembered {
     // Plain caches leave the MTP blocks out, unless the file holds nothing else.
     let in_trunk = |block: usize| trunk == 0 || block < trunk;
     let recurrent = match rule {
-        Rule::Nothing | Rule::First(_) | Rule::Shared | Rule::Attention => vec![false; blocks],
+        Rule::Nothing | Rule::First(_) | Rule::Shared | Rule::Borrowed | Rule::Attention => vec![false; blocks],
         Rule::Recurrent | Rule::Both => each(&|block| block < trunk),
         Rule::ByHeads => each(&|block| block < trunk && header.heads_kv[block] == 0),
         Rule::Interval(every) => {
@@ -90,7 +95,7 @@ pub(in crate::memory) fn remembered(header: &Header) -> Remembered {
         Rule::Unknown => each(&|block| header.shows[block].recurrent),
     };
     let cached = match rule {
-        Rule::Nothing | Rule::Recurrent => vec![false; blocks],
+        Rule::Nothing | Rule::Recurrent | Rule::Borrowed => vec![false; blocks],
         Rule::Both | Rule::Attention => each(&in_trunk),
         // A hybrid's filter asks for "not recurrent" alone, so an MTP block keeps its cache there.
         Rule::ByHeads => each(&|block| !recurrent[block] && (header.architecture != "glm5-next" || block < trunk)),
@@ -110,6 +115,7 @@ pub(in crate::memory) fn remembered(header: &Header) -> Remembered {
         cached,
         recurrent,
         indexed,
+        compressed: compressed(header),
         indexer: widths,
         state: state(header),
         notes: Vec::new(),
@@ -163,8 +169,11 @@ fn indexer(header: &Header) -> (Vec<bool>, (u32, u32)) {
     let full = |block: usize| listed.as_ref().is_none_or(|listed| listed[block] != 0);
     match header.architecture {
         "deepseek32" => (each(&|_| true), (key, 0)),
+        // Without a number of cells to pick, attention is full and the indexer's keys unused.
+        "hy_v4" if header.keys.number("attention.indexer.top_k").unwrap_or(0) == 0 => none,
         "hy_v4" | "dots3note" => (each(&full), (key, 0)),
         // From GLM 5.2 on, told by its context, only blocks 0, 1, 2 and each fourth from there.
+        "deepseek4" => (compressed(header).into_iter().map(|ratio| ratio == 4).collect(), (key, 0)),
         "glm-dsa" => {
             let early = header.keys.number("context_length").unwrap_or(0) < 1 << 20;
             let default = |block: usize| early || block < 2 || (block - 2).is_multiple_of(4);
@@ -186,6 +195,17 @@ fn indexer(header: &Header) -> (Vec<bool>, (u32, u32)) {
     }
 }
 
+/// Returns how many tokens each block of DeepSeek V4 compresses into one row: 4, with an indexer over
+/// the rows, or 128.
+fn compressed(header: &Header) -> Vec<u16> {
+    let listed = match header.architecture {
+        "deepseek4" => header.keys.by_block("attention.compress_ratios", header.blocks),
+        _ => None,
+    };
+    let ratios = listed.unwrap_or_else(|| vec![0; header.blocks]);
+    ratios.into_iter().map(|ratio| if matches!(ratio, 4 | 128) { ratio as u16 } else { 0 }).collect()
+}
+
 /// Says what is only assumed.
 fn assumed(header: &Header, rule: &Rule, notes: &mut Vec<String>) {
     if matches!(rule, Rule::Unknown) {
@@ -194,10 +214,7 @@ fn assumed(header: &Header, rule: &Rule, notes: &mut Vec<String>) {
             header.architecture
         ));
     }
-    if header.architecture == "deepseek4" {
-        notes.push("compressed caches are billed as full ones".into());
-    }
-    if matches!(header.architecture, "t5" | "hrm_text" | "wavtokenizer-dec" | "pockettts" | "qwen3tts") {
+    if header.architecture == "hrm_text" {
         notes.push(format!("buffers of {} are a guess", header.architecture));
     }
 }

@@ -20,6 +20,8 @@ enum Which {
     Listed,
     /// Every block that is not recurrent.
     Attention,
+    /// Every block.
+    Every,
 }
 
 /// Which block of a period is global.
@@ -42,8 +44,7 @@ enum Length {
 }
 
 /// Returns the rule of an architecture, nothing for one without windows. phi3 and phimoe have a
-/// window in the file that llama.cpp ignores; deepseek4's windows come with compressed caches, so
-/// that its cache is billed in full.
+/// window in the file that llama.cpp ignores.
 fn rule(header: &Header) -> Option<(Which, Length)> {
     use Global::{First, Last};
     Some(match header.architecture {
@@ -61,8 +62,11 @@ fn rule(header: &Header) -> Option<(Which, Length)> {
         // Chunks of 8192 tokens, whatever the file says.
         "llama4" => (Which::Period(4, Last), Length::Fixed(8_192)),
         "smallthinker" => (Which::Period(4, First), Length::FixedIfAny(4_096)),
-        "gemma4" | "gemma4-assistant" | "granite_swa" | "maple" | "mimo2" | "spark2_5" | "step35" | "dots3note"
-        | "dflash" => (Which::Listed, Length::File),
+        "gemma4" | "gemma4-assistant" | "granite_swa" | "maple" | "mimo2" | "spark2_5" | "step35" | "dots3note" => (Which::Listed, Length::File),
+        "deepseek4" => (Which::Every, Length::File),
+        // DeepSeek V4's drafter, told by its hyper-connections, is a window all through.
+        "dflash" if header.keys.number("hyper_connection.count").unwrap_or(0) > 0 => (Which::Every, Length::File),
+        "dflash" => (Which::Listed, Length::File),
         "lfm2" => (Which::Attention, Length::File),
         _ => return None,
     })
@@ -94,6 +98,7 @@ pub(in crate::memory) fn windows(header: &Header) -> Windows {
             (0..header.blocks).map(|block| block < header.trunk && in_window(block, period, global)).collect()
         }),
         Which::Listed => listed().unwrap_or_else(|| vec![false; header.blocks]),
+        Which::Every => vec![true; header.blocks],
         Which::Attention => header.heads_kv.iter().map(|&heads| heads != 0).collect(),
     };
     Windows { tokens, blocks }

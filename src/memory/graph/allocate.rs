@@ -37,7 +37,6 @@ impl Buffer {
     /// Takes room (`ggml_dyn_tallocr_alloc`): the smallest gap that fits, the later of two alike,
     /// the endless one only where no other fits.
     fn take(&mut self, size: u64) -> u64 {
-        let size = self.padded(size);
         let (last, inner) = self.gaps.split_last().map_or((0, &[][..]), |(_, inner)| (inner.len(), inner));
         let mut best = last;
         let mut least = u64::MAX;
@@ -57,30 +56,47 @@ impl Buffer {
         offset
     }
 
-    /// Gives room back (`ggml_dyn_tallocr_free_bytes`) and joins it with the gaps beside it.
+    /// Gives room back (`ggml_dyn_tallocr_free_bytes`): joins it with the first gap that it touches,
+    /// and that one with a gap that it touches then.
+    ///
+    /// Room of no size is given back too, as ggml does: it may become a gap of its own, and stand
+    /// between two others that would have joined.
     fn give(&mut self, offset: u64, size: u64) {
-        let size = self.padded(size);
-        if size == 0 {
-            return;
-        }
-        let after = self.gaps.partition_point(|gap| gap.offset < offset);
-        let joins = |gap: &Gap| gap.offset.saturating_add(gap.size) == offset;
-        let before = after.checked_sub(1).filter(|&before| joins(&self.gaps[before]));
-        let follows = self.gaps.get(after).is_some_and(|gap| offset.saturating_add(size) == gap.offset);
-        match (before, follows) {
-            (Some(before), true) => {
-                let next = self.gaps.remove(after);
-                let gap = &mut self.gaps[before];
-                gap.size = gap.size.saturating_add(size).saturating_add(next.size);
+        let end = offset.saturating_add(size);
+        for index in 0..self.gaps.len() {
+            let gap = self.gaps[index];
+            if gap.end() == offset {
+                self.gaps[index].size = gap.size.saturating_add(size);
+                self.join(index);
+                return;
             }
-            (Some(before), false) => self.gaps[before].size = self.gaps[before].size.saturating_add(size),
-            (None, true) => {
-                let gap = &mut self.gaps[after];
-                gap.offset = offset;
-                gap.size = gap.size.saturating_add(size);
+            if gap.offset == end {
+                self.gaps[index] = Gap { offset, size: gap.size.saturating_add(size) };
+                if let Some(before) = index.checked_sub(1) {
+                    self.join(before);
+                }
+                return;
             }
-            (None, false) => self.gaps.insert(after, Gap { offset, size }),
         }
+        // Gaps of no size may leave the list out of order, so it is not searched by halves.
+        let at = self.gaps.iter().position(|gap| gap.offset >= offset).unwrap_or(self.gaps.len());
+        self.gaps.insert(at, Gap { offset, size });
+    }
+
+    /// Joins a gap with the one behind it, if they touch.
+    fn join(&mut self, index: usize) {
+        let Some(&next) = self.gaps.get(index + 1) else { return };
+        let gap = &mut self.gaps[index];
+        if gap.end() == next.offset {
+            gap.size = gap.size.saturating_add(next.size);
+            self.gaps.remove(index + 1);
+        }
+    }
+}
+
+impl Gap {
+    const fn end(&self) -> u64 {
+        self.offset.saturating_add(self.size)
     }
 }
 
@@ -91,10 +107,11 @@ struct State {
     readers: u32,
     /// Views of it that are still to be read.
     views: u32,
+    /// It holds room in its back-end's buffer.
+    holds: bool,
     backend: u8,
     offset: u64,
-    /// It holds room in its buffer.
-    holds: bool,
+    size: u64,
 }
 
 /// Returns the bytes that each back-end's compute buffer needs.
@@ -166,10 +183,11 @@ impl Walk<'_> {
                 }
             }
         }
-        let size = self.backends.allocated(BackendId(backend), self.graph, id);
-        let offset = self.buffers[usize::from(backend)].take(size);
+        let buffer = &mut self.buffers[usize::from(backend)];
+        let size = buffer.padded(self.backends.allocated(BackendId(backend), self.graph, id));
+        let offset = buffer.take(size);
         let state = &mut self.states[id.index()];
-        (state.backend, state.offset) = (backend, offset);
+        (state.backend, state.offset, state.size) = (backend, offset, size);
     }
 
     /// Puts a result where a source lies that nothing else reads.
@@ -182,15 +200,14 @@ impl Walk<'_> {
             return false;
         }
         self.states[source.index()].holds = false;
-        let taken = &mut self.states[id.index()];
-        (taken.backend, taken.offset) = (state.backend, state.offset);
         // A back-end may have given the source more than its elements need.
         let buffer = &mut self.buffers[usize::from(state.backend)];
-        let had = buffer.padded(self.backends.allocated(BackendId(state.backend), self.graph, source));
-        let needs = buffer.padded(self.backends.allocated(BackendId(state.backend), self.graph, id));
-        if had > needs {
-            buffer.give(state.offset.saturating_add(needs), had - needs);
+        let size = buffer.padded(self.backends.allocated(BackendId(state.backend), self.graph, id)).min(state.size);
+        if state.size > size {
+            buffer.give(state.offset.saturating_add(size), state.size - size);
         }
+        let taken = &mut self.states[id.index()];
+        (taken.backend, taken.offset, taken.size) = (state.backend, state.offset, size);
         true
     }
 
@@ -218,8 +235,7 @@ impl Walk<'_> {
         if !state.holds || self.graph.get(id).is_output {
             return;
         }
-        let size = self.backends.allocated(BackendId(state.backend), self.graph, id);
-        self.buffers[usize::from(state.backend)].give(state.offset, size);
+        self.buffers[usize::from(state.backend)].give(state.offset, state.size);
         self.states[id.index()].holds = false;
     }
 }
@@ -231,7 +247,7 @@ mod tests {
     #[test]
     fn the_smallest_gap_that_fits_is_taken_and_gaps_join() {
         let mut buffer = Buffer::new(32);
-        let places: Vec<u64> = [64, 32, 96, 32, 40].iter().map(|&size| buffer.take(size)).collect();
+        let places: Vec<u64> = [64, 32, 96, 32, 40].iter().map(|&size| buffer.take(buffer.padded(size))).collect();
         assert_eq!(places, [0, 64, 96, 192, 224]);
         assert_eq!(buffer.peak, 288, "sizes are rounded up to the alignment");
         buffer.give(0, 64);
@@ -242,7 +258,7 @@ mod tests {
         assert_eq!(buffer.gaps.len(), 2, "three neighbours are one gap: {:?}", buffer.gaps);
         assert_eq!(buffer.take(192), 0);
         assert_eq!(buffer.peak, 288);
-        assert_eq!(buffer.take(33), 288, "where nothing fits the buffer grows");
+        assert_eq!(buffer.take(buffer.padded(33)), 288, "where nothing fits the buffer grows");
         assert_eq!(buffer.peak, 352);
     }
 }

@@ -129,7 +129,10 @@ impl Builder<'_> {
     /// power of two times 64 that divides every cached head, V's 64 (`llama-kv-cache.cpp`).
     fn rotations(&mut self, windowed: bool) -> (Id, Id) {
         let structure = self.plan.structure;
-        let cached = || structure.kinds.iter().filter(move |kind| kind.cached && kind.windowed == windowed);
+        // A drafter has no cache of its own, but reads what its target stored.
+        let borrowed = !structure.kinds.iter().any(|kind| kind.cached);
+        let stored = move |kind: &&crate::memory::BlockKind| (kind.cached || borrowed) && kind.windowed == windowed;
+        let cached = || structure.kinds.iter().filter(stored);
         let common = |width: fn(&crate::memory::BlockKind) -> u32| {
             let mut widths = cached().map(width);
             let first = widths.next().unwrap_or(0);
@@ -155,11 +158,8 @@ impl Builder<'_> {
     pub(super) fn batch_input(&mut self) -> AttentionInput {
         let (tokens, kind) = (self.tokens(), if self.flash() { F16 } else { F32 });
         let full = self.input(kind, [tokens, tokens, 1, 1]);
-        let windowed = if self.plan.structure.memory.windowed {
-            self.input(kind, [tokens, tokens, 1, 1])
-        } else {
-            Id::NONE
-        };
+        let windowed =
+            if self.plan.structure.memory.windowed { self.input(kind, [tokens, tokens, 1, 1]) } else { Id::NONE };
         AttentionInput::Batch { full, windowed }
     }
 
@@ -195,7 +195,8 @@ impl Builder<'_> {
             let Tensor { kind, nb, .. } = *self.get(qkv);
             let mut at = 0u64;
             let mut part = |(width, count): (u64, u64)| {
-                let view = self.view_3d(qkv, [width, count, tokens], [row_bytes(kind, width), nb[1]], row_bytes(kind, at));
+                let view =
+                    self.view_3d(qkv, [width, count, tokens], [row_bytes(kind, width), nb[1]], row_bytes(kind, at));
                 at = at.saturating_add(width.saturating_mul(count));
                 view
             };
@@ -213,6 +214,52 @@ impl Builder<'_> {
         }
         let [q, k, v] = shaped;
         Qkv { q, k, v }
+    }
+
+    /// As [`Builder::qkv`], unclamped and not yet shaped into heads: what a fused matrix gave is
+    /// taken apart into copies (`build_qkv` with `reshape` off).
+    pub(super) fn qkv_flat(&mut self, x: Id) -> Qkv {
+        let heads = self.heads();
+        if !self.has(Role::AttnQkv) {
+            let [q, k, v] = [Role::AttnQ, Role::AttnK, Role::AttnV].map(|role| self.project_biased(role, x));
+            return Qkv { q, k, v };
+        }
+        let qkv = self.project_biased(Role::AttnQkv, x);
+        let (tokens, Tensor { kind, nb, .. }) = (self.tokens(), *self.get(qkv));
+        let mut at = 0u64;
+        let parts = [(heads.k, heads.q), (heads.k, heads.kv), (heads.v, heads.kv)].map(|(width, count)| {
+            let width = width.saturating_mul(count);
+            let view = self.view_2d(qkv, [width, tokens], nb[1], row_bytes(kind, at));
+            at = at.saturating_add(width);
+            view
+        });
+        let [q, k, v] = parts.map(|part| self.cont(part));
+        Qkv { q, k, v }
+    }
+
+    /// Shapes what [`Builder::qkv_flat`] gave into heads.
+    pub(super) fn shape_heads(&mut self, flat: Qkv) -> Qkv {
+        let (heads, tokens) = (self.heads(), self.tokens());
+        let q = self.reshape(flat.q, [heads.k, heads.q, tokens, 1]);
+        let k = self.reshape(flat.k, [heads.k, heads.kv, tokens, 1]);
+        let v = self.reshape(flat.v, [heads.v, heads.kv, tokens, 1]);
+        Qkv { q, k, v }
+    }
+
+    /// Multiplies attention's result with a gate made of its input (`attn_gate`): one a head, or
+    /// one an element.
+    pub(super) fn gate_attention(&mut self, attended: Id, input: Id, activation: Op) -> Id {
+        let gate = self.project(Role::AttnGate, input);
+        let gate = self.unary(activation, gate);
+        let heads = self.heads().q;
+        let ([gates, tokens, ..], ne) = (self.get(gate).ne, self.get(attended).ne);
+        if gates != heads || heads == 0 {
+            return self.mul(attended, gate);
+        }
+        let shaped = self.reshape(attended, [ne[0] / heads, heads, tokens, 1]);
+        let gate = self.reshape(gate, [1, heads, tokens, 1]);
+        let gated = self.mul(shaped, gate);
+        self.reshape(gated, ne)
     }
 
     /// Attends with the block's own cache, or none, and projects the result (`build_attn`).
@@ -315,7 +362,7 @@ impl Builder<'_> {
     }
 
     /// Writes values to a block's cache (`cpy_v`), transposed where flash attention was asked off.
-    fn store_v(&mut self, v: Id, ids: Id, source: u32) -> Id {
+    pub(super) fn store_v(&mut self, v: Id, ids: Id, source: u32) -> Id {
         let cache = self.cache(source, Cache::V);
         if self.plan.sizes.flash {
             return self.store_rows(cache, v, ids);
@@ -336,9 +383,9 @@ impl Builder<'_> {
         self.set_rows(cells, elements, ids)
     }
 
-    /// Returns a view of a block's keys, head by head (`get_k`).
+    /// Returns a view of a block's keys, head by head (`get_k`), with the heads of the block under way.
     pub(super) fn read_k(&mut self, source: u32) -> Id {
-        let kind = self.kind_of(source);
+        let kind = self.kind();
         let cache = self.cache(source, Cache::K);
         self.read_rows(cache, u64::from(kind.head_k), u64::from(kind.heads_kv))
     }
@@ -352,8 +399,8 @@ impl Builder<'_> {
     }
 
     /// Returns a view of a block's values (`get_v`).
-    fn read_v(&mut self, source: u32) -> Id {
-        let kind = self.kind_of(source);
+    pub(super) fn read_v(&mut self, source: u32) -> Id {
+        let kind = self.kind();
         let cache = self.cache(source, Cache::V);
         let (width, heads) = (u64::from(kind.head_v), u64::from(kind.heads_kv));
         if self.plan.sizes.flash {
@@ -411,14 +458,10 @@ impl Builder<'_> {
         let mut weights = self.mul_mat(k, q);
         // Grok squeezes the products between two limits, as does whatever has a soft cap.
         if self.architecture() == "grok" {
-            weights = self.scale(weights);
-            weights = self.unary(Op::Unary, weights);
-            weights = self.scale(weights);
+            weights = self.soft_cap(weights);
         }
         if crate::memory::architecture::caps_attention(self.plan.structure) {
-            weights = self.scale(weights);
-            weights = self.unary(Op::Unary, weights);
-            weights = self.scale(weights);
+            weights = self.soft_cap(weights);
         }
         weights = self.add_if(weights, extras.bias);
         weights = self.soft_max(weights, mask, extras.sinks);
@@ -437,6 +480,13 @@ impl Builder<'_> {
             self.pin_to_cpu(attended);
         }
         attended
+    }
+
+    /// Squeezes numbers between two limits by a tanh.
+    pub(super) fn soft_cap(&mut self, x: Id) -> Id {
+        let small = self.scale(x);
+        let squeezed = self.unary(Op::Unary, small);
+        self.scale(squeezed)
     }
 
     /// Returns the rope's factors of a block where the file has some (`get_rope_factors`): one table,

@@ -1,7 +1,10 @@
 //! What the scheduler and the allocator ask about a back-end.
 
-use super::cuda;
+use std::ops::Range;
+
+use super::fusion::{self, Kept};
 use super::tensor::{BackendId, Graph, Id, Op};
+use super::{cuda, metal, metal_order};
 use crate::memory::Backend;
 use crate::memory::buffer::BufferKind;
 use crate::units::Bytes;
@@ -21,6 +24,11 @@ impl Backends {
     /// Returns the back-ends of `gpus` devices of a kind.
     pub(super) fn new(kind: Backend, gpus: usize) -> Backends {
         Backends { kind, gpus: u8::try_from(gpus).unwrap_or(u8::MAX - 1) }
+    }
+
+    /// Returns the kind of the GPUs.
+    pub(super) const fn kind(&self) -> Backend {
+        self.kind
     }
 
     /// Returns how many GPUs there are.
@@ -51,13 +59,11 @@ impl Backends {
     /// Returns the bytes that a back-end sets aside for a tensor (`get_alloc_size`).
     pub(super) fn allocated(&self, backend: BackendId, graph: &Graph, id: Id) -> u64 {
         let tensor = graph.get(id);
-        let bytes = if tensor.op == Op::FlashAttnExt && backend != self.cpu() {
-            match self.kind {
-                Backend::Cuda | Backend::Rocm => cuda::flash_attention_bytes(graph, id),
-                Backend::Metal | Backend::Vulkan | Backend::None => tensor.bytes(),
-            }
-        } else {
-            tensor.bytes()
+        let bytes = match self.kind {
+            _ if backend == self.cpu() => tensor.bytes(),
+            Backend::Cuda | Backend::Rocm if tensor.op == Op::FlashAttnExt => cuda::flash_attention_bytes(graph, id),
+            Backend::Metal => metal::allocated(graph, id),
+            Backend::Cuda | Backend::Rocm | Backend::Vulkan | Backend::None => tensor.bytes(),
         };
         self.buffer(backend).filled(tensor.kind, tensor.ne[0], Bytes(bytes)).0
     }
@@ -67,16 +73,37 @@ impl Backends {
         if backend == self.cpu() {
             return true;
         }
+        // Views have no buffer before the graph is allocated, so only what they are of counts.
         let elsewhere = |source: Id| {
-            let home = graph.get(source).view_of.get().unwrap_or(source);
-            let home = graph.get(home).home.backend();
+            let home = graph.get(source).home.backend();
             home.is_some_and(|home| home != self.cpu() && home != backend)
         };
-        !graph.get(id).sources().any(elsewhere) && cuda::supports(graph, id)
+        if self.gpus > 1 && graph.get(id).sources().any(elsewhere) {
+            return false;
+        }
+        match self.kind {
+            Backend::Metal => metal::supports(graph, id),
+            _ => cuda::supports(graph, id),
+        }
+    }
+
+    /// Lets a back-end look at a split (`graph_optimize`): it may change the order of the nodes and keep
+    /// tensors.
+    pub(super) fn optimise(&self, backend: BackendId, graph: &mut Graph, split: Range<usize>, kept: &mut Vec<Kept>) {
+        match self.kind {
+            _ if backend == self.cpu() => {}
+            Backend::Cuda | Backend::Rocm => fusion::optimise(graph, split, kept),
+            Backend::Metal => metal_order::optimise(graph, split, kept),
+            Backend::Vulkan | Backend::None => {}
+        }
     }
 
     /// Returns the GPU that takes an operation on weights in host memory, if it is worth it.
     pub(super) fn offloads_to(&self, graph: &Graph, id: Id) -> Option<BackendId> {
+        if self.kind == Backend::Metal {
+            let takes = metal::offloads(graph, id, OFFLOAD_ROWS) && self.supports(BackendId(0), graph, id);
+            return takes.then_some(BackendId(0));
+        }
         let tensor = graph.get(id);
         let rows = match tensor.op {
             Op::GetRows => 0,

@@ -2,8 +2,8 @@
 //! `build_moe_ffn` in `llama-graph.cpp`).
 
 use super::model::Builder;
-use super::ops::Glu;
-use super::tensor::{I32, F32, Id, Op, Tensor};
+use super::ops::{self, Glu};
+use super::tensor::{F32, I32, Id, Op, Tensor};
 use crate::memory::hyper::Hyper;
 use crate::memory::tensor::{Role, Suffix};
 
@@ -80,9 +80,14 @@ pub(super) const DENSE: Matrices = Matrices { up: Role::FfnUp, gate: Role::FfnGa
 pub(super) const SHARED: Matrices =
     Matrices { up: Role::FfnUpShexp, gate: Role::FfnGateShexp, down: Role::FfnDownShexp };
 
+/// The usual experts, each token using some.
+pub(super) const ROUTED: Matrices =
+    Matrices { up: Role::FfnUpExps, gate: Role::FfnGateExps, down: Role::FfnDownExps };
+
 /// How a network of experts differs from the usual.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Experts {
+    pub(super) matrices: Matrices,
     pub(super) activation: Activation,
     pub(super) gating: Gating,
     /// The chosen experts' weights are made to sum up to one.
@@ -93,6 +98,8 @@ pub(super) struct Experts {
     pub(super) biased: bool,
     /// The scores, where the model computes them itself.
     pub(super) scores: Id,
+    /// The experts, where the model does not choose them by score.
+    pub(super) chosen: Id,
     /// The tokens are weighted before the experts, not their results (llama 4).
     pub(super) weights_first: bool,
 }
@@ -100,12 +107,14 @@ pub(super) struct Experts {
 impl Default for Experts {
     fn default() -> Experts {
         Experts {
+            matrices: ROUTED,
             activation: Activation::Silu,
             gating: Gating::Softmax,
             normalises: true,
             scales: false,
             biased: false,
             scores: Id::NONE,
+            chosen: Id::NONE,
             weights_first: false,
         }
     }
@@ -144,6 +153,18 @@ impl Builder<'_> {
         if self.has(role) { self.norm(norm, x, role) } else { x }
     }
 
+    /// As [`Builder::norm_if`], but left to the scheduler where it runs (`build_norm` without a block).
+    pub(super) fn loose_norm_if(&mut self, norm: Norm, x: Id, role: Role) -> Id {
+        if !self.has(role) {
+            return x;
+        }
+        let (weight, bias) = (self.weight(role), self.bias(role));
+        let block = self.block.take();
+        let normed = self.norm_with(norm, x, weight, bias);
+        self.block = block;
+        normed
+    }
+
     /// The norm before the output layer, outside the blocks.
     pub(super) fn output_norm(&mut self, norm: Norm, x: Id) -> Id {
         self.enter(None);
@@ -169,7 +190,7 @@ impl Builder<'_> {
         };
         let mut joined = beside;
         let activated = match activation {
-            Activation::Silu if beside && self.kind().clamps_shared => self.limited(gate, up),
+            Activation::Silu if beside && self.kind().clamps_shared => self.limited(gate, up, false),
             Activation::Silu | Activation::Gelu | Activation::Relu if beside => self.glu(Glu::Plain, gate, up),
             Activation::SwigluOai => self.glu(Glu::SwigluOai, gate, up),
             Activation::Silu => {
@@ -206,13 +227,13 @@ impl Builder<'_> {
         let mut product = self.mul_mat(weight, x);
         let bias = self.bias(role);
         product = self.add_if(product, bias);
-        let scale = self.tensor(role, Suffix::Scale);
+        let scale = self.scale_of(role);
         if scale == Id::NONE { product } else { self.mul(product, scale) }
     }
 
     /// A swiglu whose halves are limited.
-    fn limited(&mut self, gate: Id, up: Id) -> Id {
-        if crate::memory::architecture::fuses_limits(self.plan.structure) {
+    fn limited(&mut self, gate: Id, up: Id, experts: bool) -> Id {
+        if crate::memory::architecture::fuses_limits(self.plan.structure, experts) {
             return self.glu(Glu::SwigluClamp, gate, up);
         }
         let up = self.unary(Op::Clamp, up);
@@ -221,12 +242,38 @@ impl Builder<'_> {
         self.mul(active, up)
     }
 
+    /// A network of experts with those that every token uses, where the block has some, and their
+    /// gate, where they have one.
+    pub(super) fn routed_and_shared(&mut self, x: Id, how: Experts) -> Id {
+        let routed = self.experts(x, how);
+        if !self.has(Role::FfnUpShexp) {
+            return routed;
+        }
+        let shared = self.shared_experts(x, how.activation);
+        self.add(routed, shared)
+    }
+
+    /// The experts that every token uses, with their gate where they have one.
+    pub(super) fn shared_experts(&mut self, x: Id, activation: Activation) -> Id {
+        let shared = self.feed_forward(x, SHARED, activation, GateType::Parallel);
+        if !self.has(Role::FfnGateInpShexp) {
+            return shared;
+        }
+        // Qwen 2 divides a silu by its input to get a sigmoid.
+        let logits = self.project(Role::FfnGateInpShexp, x);
+        let open = self.unary(Op::Silu, logits);
+        let open = self.binary(Op::Div, open, logits);
+        self.mul(shared, open)
+    }
+
     /// A network of experts (`build_moe_ffn`).
     pub(super) fn experts(&mut self, x: Id, how: Experts) -> Id {
         let Tensor { ne, .. } = *self.get(x);
         let (width, tokens) = (ne[0], ne[1]);
-        let used = u64::from(self.kind().experts_used);
-        let (mut weights, chosen) = self.choose(x, how, used, tokens);
+        let down = self.weight(how.matrices.down);
+        let count = if down == Id::NONE { 0 } else { self.get(down).ne[2] };
+        let used = u64::from(self.kind().experts_used).min(count);
+        let (mut weights, chosen) = self.choose(x, how, [count, used], tokens);
         if how.gating == Gating::SoftmaxWeight {
             weights = self.reshape(weights, [used, tokens, 1, 1]);
             weights = self.soft_max(weights, Id::NONE, Id::NONE);
@@ -248,8 +295,8 @@ impl Builder<'_> {
             x = self.repeat(x, [width, used, tokens, 1]);
             x = self.mul(x, weights);
         }
-        let active = self.expert_activations(x, chosen, how.activation);
-        let mut results = self.expert_part(Role::FfnDownExps, active, chosen);
+        let active = self.expert_activations(x, chosen, how);
+        let mut results = self.expert_part(how.matrices.down, active, chosen);
         if !how.weights_first {
             results = self.mul(results, weights);
         }
@@ -279,8 +326,8 @@ impl Builder<'_> {
         sum
     }
 
-    /// Chooses experts for each token: returns their weights and their numbers.
-    fn choose(&mut self, x: Id, how: Experts, used: u64, tokens: u64) -> (Id, Id) {
+    /// Chooses `used` of `count` experts for each token: returns their weights and their numbers.
+    fn choose(&mut self, x: Id, how: Experts, [count, used]: [u64; 2], tokens: u64) -> (Id, Id) {
         let mut logits = how.scores;
         if logits == Id::NONE {
             logits = self.project(Role::FfnGateInp, x);
@@ -298,7 +345,9 @@ impl Builder<'_> {
         };
         let mut ranks = probabilities;
         if how.biased {
-            let bias = self.tensor(Role::ExpProbsB, Suffix::Bias);
+            let bias = self.bias(Role::ExpProbsB);
+            // Hunyuan V3 stores it without a suffix.
+            let bias = if bias == Id::NONE { self.tensor(Role::ExpProbsB, Suffix::Other) } else { bias };
             ranks = self.add_if(ranks, bias);
         }
         match self.architecture() {
@@ -311,10 +360,13 @@ impl Builder<'_> {
         if groups > 1 && tokens > 0 {
             ranks = self.best_groups(ranks, groups, experts, tokens);
         }
-        let mut chosen = self.argsort_top_k(ranks, used);
+        let mut chosen = match how.chosen.get() {
+            Some(chosen) => chosen,
+            None => self.argsort_top_k(ranks, used),
+        };
         let all = self.get(probabilities).ne[0];
         // Grove's smaller experts belong to groups of the router's.
-        if self.architecture() == "grovemoe" && experts != u64::from(self.plan.structure.dimensions.experts) {
+        if self.architecture() == "grovemoe" && count != experts {
             chosen = self.cast(chosen, F32);
             chosen = self.scale(chosen);
             chosen = self.cast(chosen, I32);
@@ -344,9 +396,10 @@ impl Builder<'_> {
     }
 
     /// Returns what the experts' gates let through.
-    fn expert_activations(&mut self, x: Id, chosen: Id, activation: Activation) -> Id {
+    fn expert_activations(&mut self, x: Id, chosen: Id, how: Experts) -> Id {
+        let Experts { matrices, activation, .. } = how;
         let fused = self.has(Role::FfnGateUpExps);
-        let apart = self.has(Role::FfnGateExps);
+        let apart = self.has(matrices.gate);
         let (gate, up) = if fused {
             let both = self.expert_part(Role::FfnGateUpExps, x, chosen);
             let Tensor { ne, nb, .. } = *self.get(both);
@@ -354,13 +407,13 @@ impl Builder<'_> {
             let mut part = |at: u64| self.view_3d(both, [half, ne[1], ne[2]], [nb[1], nb[2]], at);
             (part(0), part(half.saturating_mul(nb[0])))
         } else {
-            let up = self.expert_part(Role::FfnUpExps, x, chosen);
-            let gate = if apart { self.expert_part(Role::FfnGateExps, x, chosen) } else { up };
+            let up = self.expert_part(matrices.up, x, chosen);
+            let gate = if apart { self.expert_part(matrices.gate, x, chosen) } else { up };
             (gate, up)
         };
         let gated = fused || apart;
         match activation {
-            Activation::Silu if apart && self.kind().clamps_experts => self.limited(gate, up),
+            Activation::Silu if apart && self.kind().clamps_experts => self.limited(gate, up, true),
             Activation::Silu | Activation::Gelu | Activation::Relu if gated => self.glu(Glu::Plain, gate, up),
             Activation::SwigluOai => self.glu(Glu::SwigluOai, gate, up),
             Activation::Situ => self.situ(gate, up),
@@ -392,7 +445,11 @@ impl Builder<'_> {
     pub(super) fn expert_part(&mut self, role: Role, x: Id, chosen: Id) -> Id {
         let weight = self.weight(role);
         let mut product = self.mul_mat_id(weight, x, chosen);
-        let scale = self.tensor(role, Suffix::Scale);
+        if role == Role::FfnDownExps && self.architecture() == "mistral4" {
+            self.get_mut(product).detail = ops::EXACT_INPUT;
+        }
+        // A merged matrix has the scale of the experts' `up`.
+        let scale = self.scale_of(if role == Role::FfnGateUpExps { Role::FfnUpExps } else { role });
         if scale != Id::NONE {
             let experts = self.get(scale).ne[0];
             let tokens = self.get(x).ne[2];

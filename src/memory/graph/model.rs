@@ -6,6 +6,7 @@ use super::backend::Backends;
 use super::tensor::{BackendId, F32, Fused, FusedOp, Graph, Home, I32, I64, Id, Op, Tensor};
 use crate::gguf::TensorType;
 use crate::memory::architecture;
+use crate::memory::compressed;
 use crate::memory::hyper::Hyper;
 use crate::memory::place::{Device, Places};
 use crate::memory::sizes::Sizes;
@@ -40,7 +41,23 @@ pub(super) struct Uses {
     pub(super) flash_attention: bool,
     pub(super) gated_delta_net: bool,
     pub(super) lightning_indexer: bool,
-    pub(super) hyper_connections: bool,
+    pub(super) hyper_connections_pre: bool,
+    pub(super) hyper_connections_comb: bool,
+    pub(super) hyper_connections_post: bool,
+}
+
+impl Uses {
+    /// Returns the switch of an operation.
+    pub(super) fn switch(&mut self, what: FusedOp) -> &mut bool {
+        match what {
+            FusedOp::FlashAttention => &mut self.flash_attention,
+            FusedOp::GatedDeltaNet => &mut self.gated_delta_net,
+            FusedOp::LightningIndexer => &mut self.lightning_indexer,
+            FusedOp::HyperConnectionsPre => &mut self.hyper_connections_pre,
+            FusedOp::HyperConnectionsComb => &mut self.hyper_connections_comb,
+            FusedOp::HyperConnectionsPost => &mut self.hyper_connections_post,
+        }
+    }
 }
 
 /// A graph while it is built, with what it is built from.
@@ -54,6 +71,10 @@ pub(super) struct Builder<'a> {
     pub(super) block: Option<u32>,
     /// The input embeddings before they are scaled (`t_inp_embd`), once they are built.
     given: Id,
+    /// The numbers of the tokens.
+    pub(super) ids: Id,
+    /// What is put out as embedding (`t_embd`), once it is known.
+    pub(super) embedding: Id,
     weights: Vec<Known<(Option<u32>, Role, Suffix, BackendId)>>,
     caches: Vec<Known<(u32, Cache)>>,
 }
@@ -80,6 +101,10 @@ pub(super) enum Cache {
     IndexerK,
     /// The indexer's values.
     IndexerV,
+    /// A part of DeepSeek V4's caches.
+    Compressed(compressed::Part),
+    /// The scores beside a state of DeepSeek V4.
+    Scores(compressed::Part),
 }
 
 impl Deref for Builder<'_> {
@@ -99,7 +124,16 @@ impl DerefMut for Builder<'_> {
 impl<'a> Builder<'a> {
     /// Returns a builder of an empty graph.
     pub(super) fn new(plan: Plan<'a>) -> Builder<'a> {
-        Builder { graph: Graph::default(), plan, block: None, given: Id::NONE, weights: Vec::new(), caches: Vec::new() }
+        Builder {
+            graph: Graph::with_room(plan.blocks.len()),
+            plan,
+            block: None,
+            given: Id::NONE,
+            ids: Id::NONE,
+            embedding: Id::NONE,
+            weights: Vec::new(),
+            caches: Vec::new(),
+        }
     }
 
     /// Returns the architecture's name.
@@ -204,9 +238,9 @@ impl<'a> Builder<'a> {
         let Some(block) = self.block else { return Id::NONE };
         let lender = architecture::lender(self.plan.structure, block);
         let Some(shape) = find(self.layout(lender), role, suffix) else { return Id::NONE };
-        let on_host = role.is_expert() && lender < self.plan.settings.cpu_moe;
-        let backend =
-            if on_host { self.plan.backends.cpu() } else { self.backend_of(self.plan.places.layer(lender)) };
+        let on_host = (role.is_expert() && lender < self.plan.settings.cpu_moe)
+            || !super::is_usable(self.plan.structure, self.plan.backends.kind(), &shape);
+        let backend = if on_host { self.plan.backends.cpu() } else { self.backend_of(self.plan.places.layer(lender)) };
         self.known(Some(lender), &shape, backend)
     }
 
@@ -223,7 +257,12 @@ impl<'a> Builder<'a> {
 
     /// Returns a tensor that stands outside the blocks, looked up on the CPU.
     pub(super) fn input_weight(&mut self, role: Role) -> Id {
-        self.global(role, Suffix::Weight, self.plan.backends.cpu())
+        self.input_tensor(role, Suffix::Weight)
+    }
+
+    /// As [`Builder::input_weight`], whatever stands behind the role.
+    pub(super) fn input_tensor(&mut self, role: Role, suffix: Suffix) -> Id {
+        self.global(role, suffix, self.plan.backends.cpu())
     }
 
     /// Returns a tensor that lives with the first block.
@@ -232,9 +271,14 @@ impl<'a> Builder<'a> {
         self.global(role, suffix, backend)
     }
 
+    /// Returns the back-end of the output layer.
+    pub(super) fn output_backend(&self) -> BackendId {
+        self.backend_of(self.plan.places.output())
+    }
+
     /// Returns a tensor that lives with the output layer.
     pub(super) fn output_weight(&mut self, role: Role, suffix: Suffix) -> Id {
-        let backend = self.backend_of(self.plan.places.output());
+        let backend = self.output_backend();
         self.global(role, suffix, backend)
     }
 
@@ -248,6 +292,14 @@ impl<'a> Builder<'a> {
     /// Returns whether the file has a tensor outside the blocks.
     pub(super) fn has_global(&self, role: Role) -> bool {
         find(&self.plan.structure.globals, role, Suffix::Weight).is_some()
+    }
+
+    /// Returns the table of tokens of another model, of which only the width counts: it is looked up
+    /// on the CPU.
+    pub(super) fn foreign_table(&mut self, width: u64) -> Id {
+        let mut table = Tensor::new(F32, [width, 1, 1, 1]);
+        table.home = Home::Weights(self.plan.backends.cpu());
+        self.graph.push(table)
     }
 
     fn global(&mut self, role: Role, suffix: Suffix, backend: BackendId) -> Id {
@@ -284,6 +336,11 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// Enters a block whose weights, and those of the blocks around it, are read several times.
+    pub(super) fn enter_again(&mut self, block: u32) {
+        self.block = Some(block);
+    }
+
     /// Pins a node to the back-end of its block, as llama.cpp does with norms where the batch is
     /// small or everything is on GPUs (`graph_get_cb`).
     pub(super) fn pin_to_block(&mut self, id: Id) {
@@ -312,7 +369,15 @@ impl<'a> Builder<'a> {
             return known.id;
         }
         let (kind, ne) = self.cache_shape(block, which);
-        let place = if self.plan.settings.offload_kv { self.plan.places.layer(block) } else { Device::Host };
+        let places = self.plan.places;
+        let place = if !self.plan.settings.offload_kv {
+            Device::Host
+        } else if self.architecture() == "gemma4-assistant" {
+            // The caches are the target's, whose last blocks are where its output layer is.
+            places.output()
+        } else {
+            places.layer(block)
+        };
         let mut tensor = Tensor::new(kind, ne);
         tensor.home = Home::Cache(self.backend_of(place));
         let id = self.graph.push(tensor);
@@ -325,7 +390,8 @@ impl<'a> Builder<'a> {
         let kind = self.kind_of(block);
         let cells = sizes.cells_of(kind.windowed);
         let rows = |cache: CacheType, width: u64| (cache.tensor_type(), [width, cells, sizes.streams, 1]);
-        let states = |width: u64| (F32, [width, sizes.slots, 1, 1]);
+        let rows_of_states = sizes.slots.saturating_mul(crate::memory::cache::snapshots(structure, settings));
+        let states = |width: u64| (F32, [width, rows_of_states, 1, 1]);
         match which {
             Cache::K => rows(settings.cache_type_k, kind.width_k()),
             Cache::V => {
@@ -336,6 +402,11 @@ impl<'a> Builder<'a> {
             Cache::S => states(structure.memory.state_s),
             Cache::IndexerK => rows(settings.cache_type_k, u64::from(structure.dimensions.indexer)),
             Cache::IndexerV => rows(settings.cache_type_v, u64::from(structure.dimensions.indexer_value)),
+            Cache::Compressed(part) | Cache::Scores(part) => {
+                let [width, rows] = compressed::shape(structure, &kind, sizes, part).unwrap_or_default();
+                let kind = if part.is_state() { F32 } else { settings.cache_type_k.tensor_type() };
+                (kind, [width, rows, sizes.slots, 1])
+            }
         }
     }
 
@@ -350,6 +421,12 @@ impl<'a> Builder<'a> {
         self.embeddings_from(table, false)
     }
 
+    /// As [`Builder::embeddings`], but the rows of tokens are multiplied (gemma).
+    pub(super) fn token_embeddings_scaled(&mut self) -> Id {
+        let table = self.input_weight(Role::TokenEmbd);
+        self.embeddings_from(table, true)
+    }
+
     /// As [`Builder::embeddings`], `scaled` where only the rows of tokens are multiplied (gemma).
     pub(super) fn embeddings_from(&mut self, table: Id, scaled: bool) -> Id {
         let (tokens, width) = (self.tokens(), self.embedding());
@@ -361,6 +438,7 @@ impl<'a> Builder<'a> {
         };
         let ids = self.input(I32, [tokens, 1, 1, 1]);
         let given = self.input(F32, [wide, tokens, 1, 1]);
+        self.ids = ids;
         let from_tokens = of_tokens(self, ids);
         let mixed = (!architecture::has_separate_batches(self.architecture())).then(|| {
             let ids = self.input(I32, [tokens, 1, 1, 1]);
@@ -435,8 +513,15 @@ impl<'a> Builder<'a> {
     pub(super) fn project(&mut self, role: Role, x: Id) -> Id {
         let weight = self.weight(role);
         let product = self.mul_mat(weight, x);
-        let scale = self.tensor(role, Suffix::Scale);
+        let scale = self.scale_of(role);
         if scale == Id::NONE { product } else { self.mul(product, scale) }
+    }
+
+    /// Returns the scale of a weight of the block under way, where the file has one and the graph
+    /// applies it.
+    pub(super) fn scale_of(&mut self, role: Role) -> Id {
+        let applies = crate::memory::architecture::applies_scale(self.plan.structure, role);
+        if applies { self.tensor(role, Suffix::Scale) } else { Id::NONE }
     }
 
     /// As [`Builder::project`], with the bias where the file has one.
@@ -454,16 +539,34 @@ impl<'a> Builder<'a> {
     /// Ends a language model: the last norm's result is put out as embedding, the product with the
     /// output matrix as logits.
     pub(super) fn logits(&mut self, normed: Id) -> Id {
+        self.set_embedding(normed);
+        self.vocabulary(normed)
+    }
+
+    /// Multiplies with the output matrix.
+    pub(super) fn vocabulary(&mut self, x: Id) -> Id {
         self.enter(None);
-        self.set_output(normed);
         let matrix = self.output_matrix();
-        let mut logits = self.mul_mat(matrix, normed);
+        let mut logits = self.mul_mat(matrix, x);
         let scale = self.output_weight(Role::Output, Suffix::Scale);
         if scale != Id::NONE {
             logits = self.mul(logits, scale);
         }
         let bias = self.output_weight(Role::Output, Suffix::Bias);
         self.add_if(logits, bias)
+    }
+
+    /// Notes what is put out as embedding.
+    pub(super) fn set_embedding(&mut self, x: Id) {
+        self.embedding = x;
+        self.set_output(x);
+    }
+
+    /// Ends a model without logits: what comes out last is the embedding.
+    pub(super) fn finish_embedding(&mut self, x: Id) {
+        self.enter(None);
+        self.set_embedding(x);
+        self.expand(x);
     }
 
     /// Marks the logits as put out and adds everything they need to the graph.
@@ -492,5 +595,7 @@ pub(super) struct Heads {
 }
 
 fn find(tensors: &[TensorShape], role: Role, suffix: Suffix) -> Option<TensorShape> {
-    tensors.iter().find(|tensor| tensor.role == role && tensor.suffix == suffix).copied()
+    // Lists of tensors are sorted by role and suffix first.
+    let at = tensors.partition_point(|tensor| (tensor.role, tensor.suffix) < (role, suffix));
+    tensors.get(at).filter(|tensor| tensor.role == role && tensor.suffix == suffix).copied()
 }

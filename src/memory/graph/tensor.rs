@@ -175,6 +175,7 @@ pub(super) struct Tensor {
     pub(super) ne: [u64; 4],
     /// Bytes from one element, row, matrix to the next.
     pub(super) nb: [u64; 4],
+    /// What it is computed from; those that are absent are left out, so the rest follow each other.
     pub(super) sources: [Id; SOURCES],
     /// The tensor that this one is a view of, never itself a view.
     pub(super) view_of: Id,
@@ -183,17 +184,22 @@ pub(super) struct Tensor {
     pub(super) home: Home,
     /// What a back-end's rules ask about some operations: the kind of gate of a [`Op::Glu`], the
     /// dimension of a [`Op::Concat`], the snapshots of a [`Op::SsmScan`], whether a
-    /// [`Op::FlashAttnExt`] has alibi.
+    /// [`Op::FlashAttnExt`] has alibi, what a [`Op::MulMatId`] asks of its input.
     pub(super) detail: u32,
     /// Set from outside before each run (`GGML_TENSOR_FLAG_INPUT`).
     pub(super) is_input: bool,
     /// Read from outside after each run, so never overwritten (`GGML_TENSOR_FLAG_OUTPUT`).
     pub(super) is_output: bool,
+    /// How often nodes of the graph read it.
+    pub(super) uses: u32,
+    /// Made without gaps, and never given other strides.
+    is_dense: bool,
     visited: bool,
 }
 
 impl Tensor {
     /// Returns a contiguous tensor without a source.
+    #[inline]
     pub(super) fn new(kind: TensorType, ne: [u64; 4]) -> Tensor {
         let size = element_bytes(kind);
         let row = row_bytes(kind, ne[0]);
@@ -210,12 +216,31 @@ impl Tensor {
             detail: 0,
             is_input: false,
             is_output: false,
+            uses: 0,
+            is_dense: true,
             visited: false,
+        }
+    }
+
+    /// Sets the strides.
+    pub(super) fn set_strides(&mut self, nb: [u64; 4]) {
+        self.nb = nb;
+        self.is_dense = false;
+    }
+
+    /// Sets what it is computed from, without those that are absent.
+    pub(super) fn set_sources(&mut self, sources: &[Id]) {
+        let present = sources.iter().filter(|&&source| source != Id::NONE);
+        for (place, &source) in self.sources.iter_mut().zip(present) {
+            *place = source;
         }
     }
 
     /// Returns the bytes from the first to behind the last element (`ggml_nbytes`).
     pub(super) fn bytes(&self) -> u64 {
+        if self.is_dense {
+            return self.nb[3].saturating_mul(self.ne[3]);
+        }
         if self.ne.contains(&0) {
             return 0;
         }
@@ -262,12 +287,12 @@ impl Tensor {
 
     /// Returns whether the tensor has no gaps.
     pub(super) fn is_contiguous(&self) -> bool {
-        self.is_contiguous_from(0)
+        self.is_dense || self.is_contiguous_from(0)
     }
 
     /// Returns the sources in order.
     pub(super) fn sources(&self) -> impl Iterator<Item = Id> + use<> {
-        self.sources.into_iter().filter(|&source| source != Id::NONE)
+        self.sources.into_iter().take_while(|&source| source != Id::NONE)
     }
 
     /// Returns whether it is a view of another tensor.
@@ -298,6 +323,8 @@ pub(super) struct Graph {
     pub(super) pinned: Vec<(Id, BackendId)>,
     /// Operations that must run where their block is, or are switched off for the whole model.
     pub(super) fused: Vec<Fused>,
+    /// Whether it reads tensors of another model, which are only guessed.
+    pub(super) borrows: bool,
 }
 
 /// An operation that llama.cpp tries before it uses it (`llm_graph_fused_node`).
@@ -315,7 +342,9 @@ pub(super) enum FusedOp {
     FlashAttention,
     GatedDeltaNet,
     LightningIndexer,
-    HyperConnections,
+    HyperConnectionsPre,
+    HyperConnectionsComb,
+    HyperConnectionsPost,
 }
 
 impl Graph {
@@ -330,6 +359,7 @@ impl Graph {
     }
 
     /// Adds a tensor.
+    #[inline]
     pub(super) fn push(&mut self, tensor: Tensor) -> Id {
         let id = Id(u32::try_from(self.tensors.len()).unwrap_or(u32::MAX - 1));
         self.tensors.push(tensor);
@@ -342,10 +372,9 @@ impl Graph {
         if std::mem::replace(&mut self.get_mut(id).visited, true) {
             return;
         }
-        for source in self.get(id).sources {
-            if source != Id::NONE {
-                self.expand(source);
-            }
+        for source in self.get(id).sources() {
+            self.expand(source);
+            self.get_mut(source).uses += 1;
         }
         if self.get(id).op == Op::None {
             self.leafs.push(id);
@@ -354,12 +383,14 @@ impl Graph {
         }
     }
 
-    /// Forgets everything but keeps the room.
-    pub(super) fn clear(&mut self) {
-        self.tensors.clear();
-        self.nodes.clear();
-        self.leafs.clear();
-        self.pinned.clear();
-        self.fused.clear();
+    /// Returns an empty graph with room for as many blocks.
+    pub(super) fn with_room(blocks: usize) -> Graph {
+        // A usual block has some 50 tensors, 35 of them nodes; beside them there are the inputs.
+        Graph {
+            tensors: Vec::with_capacity(64 * blocks + 64),
+            nodes: Vec::with_capacity(40 * blocks + 32),
+            leafs: Vec::with_capacity(16 * blocks + 16),
+            ..Graph::default()
+        }
     }
 }

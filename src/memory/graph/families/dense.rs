@@ -11,8 +11,8 @@ use crate::memory::tensor::{Role, Suffix};
 /// Returns what builds the graph of an architecture of this family.
 pub(super) fn of(architecture: &str) -> Option<Family> {
     let family: Family = match architecture {
-        "llama" | "dream" | "ernie4_5" | "exaone" | "granitemoe" | "internlm2" | "llada" | "minicpm" | "mistral3" | "paddleocr"
-        | "pangu-embedded" | "qwen" | "qwen2" | "qwen2vl" | "qwen3" | "qwen3moe" | "qwen3vl"
+        "llama" | "dream" | "ernie4_5" | "exaone" | "granitemoe" | "internlm2" | "llada" | "minicpm" | "mistral3"
+        | "paddleocr" | "pangu-embedded" | "qwen" | "qwen2" | "qwen2vl" | "qwen3" | "qwen3moe" | "qwen3vl"
         | "xverse" => |g| LLAMA.build(g),
         // Each without a gate; apertus' xielu is as any other activation here.
         "arcee" => |g| Decoder { activation: Activation::ReluSqr, ..LLAMA }.build(g),
@@ -28,7 +28,7 @@ pub(super) fn of(architecture: &str) -> Option<Family> {
         "baichuan" => |g| Decoder { turns: |g| g.plan.structure.blocks == 32, ..LLAMA }.build(g),
         "refact" => |g| Decoder { turns: |_| false, ..LLAMA }.build(g),
         "smollm3" => |g| Decoder { turns: |g| !g.kind().nope, ..LLAMA }.build(g),
-        "granite" => |g| Decoder { turns: |g| g.number(Hyper::RopeUnused) == 0, ..LLAMA }.build(g),
+        "granite" => |g| Decoder { turns: |g| g.number(Hyper::RopeUntuned) == 0, ..LLAMA }.build(g),
         // Queries and keys are turned before they are normed.
         "hunyuan-dense" | "hunyuan_vl" | "maincoder" => |g| Decoder { turns_first: true, ..LLAMA }.build(g),
         "seed_oss" => |g| Decoder { join: in_turn_by_post_norm, ..LLAMA }.build(g),

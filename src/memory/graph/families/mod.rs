@@ -3,6 +3,28 @@
 mod decoder;
 mod dense;
 mod looped;
+mod deepseek4;
+mod deepseek;
+mod dots3note;
+mod granite_switch;
+mod hy_v4;
+mod lfm2;
+mod mamba;
+mod minimax_m3;
+mod moe;
+mod moe_apart;
+mod plamo2;
+mod qwen_next;
+mod rwkv;
+mod drafters;
+mod sparse;
+mod speech;
+mod encoders;
+mod gemma;
+mod gemma3n;
+mod t5;
+mod wavtokenizer;
+mod windowed;
 
 use super::model::Builder;
 
@@ -10,7 +32,32 @@ use super::model::Builder;
 pub(super) type Family = fn(&mut Builder);
 
 /// Each family module's table, from an architecture's name in the header to what builds its graph.
-const TABLES: &[fn(&str) -> Option<Family>] = &[dense::of, looped::of];
+const TABLES: &[fn(&str) -> Option<Family>] = &[
+    dense::of,
+    looped::of,
+    moe::of,
+    moe_apart::of,
+    gemma::of,
+    gemma3n::of,
+    windowed::of,
+    encoders::of,
+    t5::of,
+    wavtokenizer::of,
+    deepseek::of,
+    sparse::of,
+    deepseek4::of,
+    dots3note::of,
+    granite_switch::of,
+    hy_v4::of,
+    minimax_m3::of,
+    speech::of,
+    drafters::of,
+    lfm2::of,
+    mamba::of,
+    plamo2::of,
+    qwen_next::of,
+    rwkv::of,
+];
 
 /// Returns what builds the graph of an architecture.
 pub(super) fn of(architecture: &str) -> Option<Family> {

@@ -1,0 +1,269 @@
+//! Qwen3-Next and Qwen 3.5: three blocks of a gated delta net, then one of gated attention.
+
+use crate::memory::graph::attention::{AttentionInput, Extras, Qkv};
+use crate::memory::graph::delta_net::Delta;
+use crate::memory::graph::feed_forward::{Activation, Experts, GateType, Norm, SHARED};
+use crate::memory::graph::mamba::Mamba;
+use crate::memory::graph::model::Builder;
+use crate::memory::graph::recurrent::StateInput;
+use crate::memory::graph::tensor::{F32, Id, Op, Tensor};
+use crate::memory::tensor::{Role, Suffix};
+
+use super::Family;
+
+/// Returns what builds the graph of an architecture of this family.
+pub(super) fn of(architecture: &str) -> Option<Family> {
+    Some(match architecture {
+        "qwen3next" => qwen3next,
+        "qwen35" | "qwen35moe" => qwen35,
+        _ => return None,
+    })
+}
+
+/// Qwen3-Next: older files hold what goes into the delta net in one matrix, key head by key head.
+fn qwen3next(g: &mut Builder) {
+    decoder(g, gated_attention, next_linear);
+}
+
+/// Qwen 3.5: as before with beta and alpha apart.
+fn qwen35(g: &mut Builder) {
+    decoder(g, gated_attention, linear);
+}
+
+/// One of a family's two kinds of block, on its inputs and a normed activation.
+type Mixer<Input> = fn(&mut Builder, &Input, Id) -> Id;
+
+/// Attention's inputs with the positions.
+pub(super) struct Attended {
+    pub(super) input: AttentionInput,
+    pub(super) positions: Id,
+}
+
+fn decoder(g: &mut Builder, attention: Mixer<Attended>, linear: Mixer<StateInput>) {
+    let mut x = g.embeddings();
+    let (state, input) = g.hybrid_input();
+    let attended = Attended { input, positions: g.positions() };
+    let ids = g.output_ids();
+    for &block in g.blocks() {
+        g.enter(Some(block));
+        let normed = g.norm(Norm::Rms, x, Role::AttnNorm);
+        g.expand(normed);
+        let mixed = if g.kind().recurrent { linear(g, &state, normed) } else { attention(g, &attended, normed) };
+        let mixed = g.add(mixed, x);
+        let normed = g.norm(Norm::Rms, mixed, Role::PostAttentionNorm);
+        let fed = network(g, normed);
+        x = g.add(fed, mixed);
+    }
+    // Drafts continue from the rows of all tokens, so rows are picked after the norm.
+    let normed = g.output_norm(Norm::Rms, x);
+    g.set_output(normed);
+    let kept = g.get_rows(normed, ids);
+    project_embedding(g, kept);
+    let logits = g.logits(kept);
+    g.finish(logits);
+}
+
+/// Projects the embedding that is put out, where the file has a matrix for it.
+fn project_embedding(g: &mut Builder, kept: Id) {
+    let matrix = g.output_weight(Role::ClsOutput, Suffix::Weight);
+    if matrix != Id::NONE {
+        let projected = g.mul_mat(matrix, kept);
+        let bias = g.output_weight(Role::ClsOutput, Suffix::Bias);
+        let projected = g.add_if(projected, bias);
+        g.set_output(projected);
+        g.expand(projected);
+    }
+}
+
+/// A dense network, or experts beside a shared one that a gate lets through.
+pub(super) fn network(g: &mut Builder, x: Id) -> Id {
+    if !g.has(Role::FfnGateInp) {
+        return g.swiglu(x);
+    }
+    let chosen = g.experts(x, Experts::default());
+    if !g.has(Role::FfnUpShexp) {
+        return chosen;
+    }
+    let shared = g.feed_forward(x, SHARED, Activation::Silu, GateType::Parallel);
+    let gate = g.project(Role::FfnGateInpShexp, x);
+    let gate = g.unary(Op::Sigmoid, gate);
+    let shared = g.mul(shared, gate);
+    g.add(chosen, shared)
+}
+
+/// Attention whose query projection holds a gate beside each head.
+pub(super) fn gated_attention(g: &mut Builder, attended: &Attended, x: Id) -> Id {
+    let (heads, tokens) = (g.heads(), g.tokens());
+    let [both, k, v] = flat(g, x);
+    let size = g.get(both).nb[0];
+    let head = heads.k.saturating_mul(2).saturating_mul(size);
+    let strides = [head, head.saturating_mul(heads.q)];
+    let [q, gate] = [0, heads.k.saturating_mul(size)].map(|at| g.view_3d(both, [heads.k, heads.q, tokens], strides, at));
+    let q = g.norm(Norm::Rms, q, Role::AttnQNorm);
+    let k = g.reshape(k, [heads.k, heads.kv, tokens, 1]);
+    let k = g.norm(Norm::Rms, k, Role::AttnKNorm);
+    let gate = g.cont_as(gate, [heads.k.saturating_mul(heads.q), tokens, 1, 1]);
+    let v = g.reshape(v, [heads.v, heads.kv, tokens, 1]);
+    let q = g.rope(q, attended.positions, Id::NONE);
+    let k = g.rope(k, attended.positions, Id::NONE);
+    let mixed = g.attend(&attended.input, Qkv { q, k, v }, Extras::no_output());
+    let gate = g.unary(Op::Sigmoid, gate);
+    let mixed = g.mul(mixed, gate);
+    g.project(Role::AttnOutput, mixed)
+}
+
+/// Projects to queries, keys and values, each flat; one matrix may hold them all.
+fn flat(g: &mut Builder, x: Id) -> [Id; 3] {
+    let heads = g.heads();
+    if !g.has(Role::AttnQkv) {
+        return [Role::AttnQ, Role::AttnK, Role::AttnV].map(|role| g.project_biased(role, x));
+    }
+    let all = g.project_biased(Role::AttnQkv, x);
+    let (tokens, Tensor { nb, .. }) = (g.tokens(), *g.get(all));
+    let q = heads.k.saturating_mul(heads.q).saturating_mul(2);
+    let k = heads.k.saturating_mul(heads.kv);
+    let v = heads.v.saturating_mul(heads.kv);
+    [(q, 0), (k, q), (v, q.saturating_add(k))].map(|(width, at)| {
+        let part = g.view_2d(all, [width, tokens], nb[1], at.saturating_mul(nb[0]));
+        g.cont(part)
+    })
+}
+
+/// Qwen 3.5's delta net.
+pub(super) fn linear(g: &mut Builder, input: &StateInput, x: Id) -> Id {
+    let sizes = g.mamba_sizes();
+    let (mixed, z) = projections(g, x);
+    let gates = gates(g, sizes, x);
+    delta_block(g, Some(input), sizes, [mixed, z], gates, Repeats::Never)
+}
+
+/// Projects to what is convolved and to the gate of the result.
+fn projections(g: &mut Builder, x: Id) -> (Id, Id) {
+    let mixed = g.project(Role::AttnQkv, x);
+    let mixed = g.by_sequence(mixed);
+    (mixed, g.project(Role::AttnGate, x))
+}
+
+/// Projects to the gate of the state and to beta.
+fn gates(g: &mut Builder, sizes: Mamba, x: Id) -> [Id; 2] {
+    let (heads, tokens, slots) = (sizes.heads, g.sequence_tokens(), g.slots());
+    let beta = g.project(Role::SsmBeta, x);
+    let beta = g.reshape(beta, [1, heads, tokens, slots]);
+    let beta = g.unary(Op::Sigmoid, beta);
+    let alpha = g.project(Role::SsmAlpha, x);
+    let alpha = g.reshape(alpha, [heads, tokens, slots, 1]);
+    [decay(g, alpha), beta]
+}
+
+/// Turns alpha into the gate of the state.
+fn decay(g: &mut Builder, alpha: Id) -> Id {
+    let [heads, tokens, slots, _] = g.get(alpha).ne;
+    let bias = g.bias(Role::SsmDt);
+    let biased = g.add(alpha, bias);
+    let soft = g.unary(Op::Softplus, biased);
+    let a = g.bare(Role::SsmA);
+    let gate = g.mul(soft, a);
+    g.reshape(gate, [1, heads, tokens, slots])
+}
+
+/// Qwen3-Next's delta net.
+fn next_linear(g: &mut Builder, input: &StateInput, x: Id) -> Id {
+    let sizes = g.mamba_sizes();
+    let (tokens, slots) = (g.sequence_tokens(), g.slots());
+    let (mixed, z) = if g.has(Role::AttnQkv) { projections(g, x) } else { joined_projections(g, sizes, x) };
+    let each = sizes.heads / sizes.groups.max(1);
+    let both = g.project(Role::SsmBa, x);
+    let both = g.reshape(both, [each.saturating_mul(2), sizes.groups, tokens, slots]);
+    let Tensor { nb, .. } = *g.get(both);
+    let [beta, alpha] = [0, each].map(|at| {
+        g.view(both, [each, sizes.groups, tokens, slots], [nb[1], nb[2], nb[3]], at.saturating_mul(nb[0]))
+    });
+    let beta = g.cont(beta);
+    let beta = g.unary(Op::Sigmoid, beta);
+    let alpha = g.cont_as(alpha, [sizes.heads, tokens, slots, 1]);
+    let gate = decay(g, alpha);
+    let beta = g.reshape(beta, [1, sizes.heads, tokens, slots]);
+    delta_block(g, Some(input), sizes, [mixed, z], [gate, beta], Repeats::Interleaved)
+}
+
+/// As [`projections`] of older files: for each key head its query, key, values and gates.
+fn joined_projections(g: &mut Builder, sizes: Mamba, x: Id) -> (Id, Id) {
+    let (groups, tokens, slots) = (sizes.groups, g.sequence_tokens(), g.slots());
+    let key = sizes.state;
+    let value = sizes.head().saturating_mul(sizes.heads) / groups.max(1);
+    let width = key.saturating_add(value).saturating_mul(2);
+    let joined = g.project(Role::SsmIn, x);
+    let joined = g.reshape(joined, [width, groups, tokens, slots]);
+    let Tensor { nb, .. } = *g.get(joined);
+    let mut at = 0u64;
+    let [q, k, v, z] = [key, key, value, value].map(|width| {
+        let part = g.view(joined, [width, groups, tokens, slots], [nb[1], nb[2], nb[3]], at.saturating_mul(nb[0]));
+        at = at.saturating_add(width);
+        part
+    });
+    let z = g.cont(z);
+    let [q, k, v] = [(q, key), (k, key), (v, value)]
+        .map(|(part, width)| g.cont_as(part, [width.saturating_mul(groups), tokens, slots, 1]));
+    let mixed = g.concat(q, k, 0);
+    (g.concat(mixed, v, 0), z)
+}
+
+/// Whether queries and keys are repeated where there are more heads of values.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeats {
+    /// The operation takes them as they are.
+    Never,
+    /// Each as often as it has values.
+    Interleaved,
+}
+
+/// What both delta nets share from the convolution on. Without `input` the states begin empty and
+/// are not kept.
+pub(super) fn delta_block(
+    g: &mut Builder,
+    input: Option<&StateInput>,
+    sizes: Mamba,
+    [mixed, z]: [Id; 2],
+    [gate, beta]: [Id; 2],
+    repeats: Repeats,
+) -> Id {
+    let (tokens, slots, head) = (g.sequence_tokens(), g.slots(), sizes.head());
+    let (window, state) = match input {
+        Some(input) => {
+            let window = g.convolution_window(input, mixed, sizes.taps, sizes.channels());
+            (window, g.delta_state(input, head, sizes.heads))
+        }
+        None => empty_states(g, sizes, mixed),
+    };
+    let kernel = g.weight(Role::SsmConv1d);
+    let convolved = g.ssm_conv(window, kernel);
+    let convolved = g.unary(Op::Silu, convolved);
+    let [q, k, v] = g.delta_heads(convolved, sizes);
+    let [q, k] = [q, k].map(|part| {
+        let part = g.unit_norm(part);
+        if repeats == Repeats::Never || sizes.groups == sizes.heads {
+            return part;
+        }
+        let [each, rows] = [sizes.heads / sizes.groups.max(1), tokens.saturating_mul(slots)];
+        let column = g.reshape(part, [sizes.state, 1, sizes.groups, rows]);
+        let repeated = g.repeat(column, [sizes.state, each, sizes.groups, rows]);
+        g.reshape(repeated, [sizes.state, sizes.groups.saturating_mul(each), tokens, slots])
+    });
+    let delta = Delta { q, k, v, gate, beta };
+    let attended = if input.is_some() { g.delta_attention(delta, state) } else { g.delta_net(delta, state, 1).0 };
+    let normed = g.gated_norm(attended, z);
+    let normed = g.reshape(normed, [head.saturating_mul(sizes.heads), tokens, slots, 1]);
+    let out = g.project(Role::SsmOut, normed);
+    g.by_token(out)
+}
+
+/// Returns a window and a state that begin with nothing.
+fn empty_states(g: &mut Builder, sizes: Mamba, mixed: Id) -> (Id, Id) {
+    let (slots, head) = (g.slots(), sizes.head());
+    let [before, state] = [[sizes.taps, sizes.channels(), slots, 1], [head, head, sizes.heads, slots]].map(|shape| {
+        let room = g.constant(F32, shape);
+        g.unary(Op::Fill, room)
+    });
+    let turned = g.transpose(mixed);
+    (g.concat(before, turned, 0), state)
+}
