@@ -64,6 +64,8 @@ pub(super) struct Inputs {
 pub(super) struct Parts {
     /// What the block was given.
     pub(super) x: Id,
+    /// The same, with the rows that the last block leaves out.
+    pub(super) whole: Id,
     /// The same, normed.
     pub(super) normed: Id,
     /// What the first block was given.
@@ -99,10 +101,10 @@ impl Decoder {
                 x = g.add(x, more);
             }
             let normed = g.norm(self.norm, x, Role::AttnNorm);
-            let parts = Parts { x, normed, first, attended: Id::NONE };
+            let parts = Parts { x, whole: x, normed, first, attended: Id::NONE };
             let attended = (self.attention)(self, g, &inputs, parts);
-            let [x_kept, normed, first, attended] = g.keep_outputs(ids, [x, normed, first, attended]);
-            x = (self.join)(self, g, Parts { x: x_kept, normed, first, attended });
+            let [kept, normed, first, attended] = g.keep_outputs(ids, [x, normed, first, attended]);
+            x = (self.join)(self, g, Parts { x: kept, whole: x, normed, first, attended });
         }
         x
     }

@@ -157,9 +157,9 @@ fn deci_attention(how: &Decoder, g: &mut Builder, inputs: &Inputs, parts: Parts)
 
 /// A block without a network drops what attention gave: `deci.cpp` leaves it at `continue`.
 fn deci_join(how: &Decoder, g: &mut Builder, parts: Parts) -> Id {
-    let Parts { x, attended, .. } = parts;
+    let Parts { x, whole, attended, .. } = parts;
     if !g.has(Role::FfnUp) {
-        return x;
+        return whole;
     }
     let sum = if attended == Id::NONE { x } else { g.add(attended, x) };
     let normed = g.norm(how.norm, sum, Role::FfnNorm);
