@@ -7,6 +7,7 @@
 //! a GPU makes room for the weights that are copied to it.
 
 use super::Load;
+use crate::memory::architecture;
 use crate::memory::place::Device;
 use crate::memory::structure::BlockKind;
 
@@ -54,6 +55,10 @@ pub(super) fn blocks(load: &Load) -> Vec<u32> {
         })
     };
     let all: Vec<Signature> = (0u32..).zip(&structure.pattern).filter_map(sign).collect();
+    // Borrowed weights that were copied once stay, and a block's place decides what it does.
+    if architecture::is_looped(structure) {
+        return all.iter().map(|sign| sign.block).collect();
+    }
     representatives(&all)
 }
 
