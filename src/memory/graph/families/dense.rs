@@ -6,7 +6,7 @@ use crate::memory::graph::feed_forward::{Activation, Norm};
 use crate::memory::graph::model::Builder;
 use crate::memory::graph::tensor::{F32, Id, Op};
 use crate::memory::hyper::Hyper;
-use crate::memory::tensor::{Role, Suffix};
+use crate::memory::tensor::Role;
 
 /// Returns what builds the graph of an architecture of this family.
 pub(super) fn of(architecture: &str) -> Option<Family> {
