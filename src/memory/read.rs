@@ -72,7 +72,7 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
             recurrent: remembered.recurrent[block],
             indexed: remembered.indexed[block],
             deepstack: stacked.blocks.get(block).copied().unwrap_or(false),
-            nope: architecture::leaves_unturned(architecture, block),
+            nope: architecture::leaves_unturned(&facts, windows.tokens, block),
             compressed: remembered.compressed[block],
             clamps_shared: limits(shared_limits, block),
             clamps_experts: limits("swiglu_clamp_exp", block),
@@ -90,7 +90,15 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
         quantisation: header.metadata.file_type().map(str::to_owned),
         parameters: parameters(header),
         notes,
-        dimensions: dimensions(header, architecture, &keys, embedding, windows.tokens, stacked.parts, remembered.indexer),
+        dimensions: dimensions(
+            header,
+            architecture,
+            &keys,
+            embedding,
+            windows.tokens,
+            stacked.parts,
+            remembered.indexer,
+        ),
         memory: Memory {
             any: remembered.any,
             windowed: windows.blocks.contains(&true),
@@ -282,7 +290,8 @@ fn dimensions(
 ) -> Dimensions {
     let tokens = header.metadata.array_len("tokenizer.ggml.tokens").map(clamp);
     // A ModernBERT with a decision head puts out a score for each type of question.
-    let decides = architecture == "modern-bert" && keys.number("decision.block_count").is_some_and(|blocks| blocks != 0);
+    let decides =
+        architecture == "modern-bert" && keys.number("decision.block_count").is_some_and(|blocks| blocks != 0);
     let rows = header.tensors.iter().find(|tensor| &*tensor.name == "token_embd.weight");
     Dimensions {
         embedding,

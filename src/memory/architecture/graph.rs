@@ -3,8 +3,8 @@
 use super::super::hyper::Hyper;
 use super::super::keys::clamp;
 use super::super::structure::Structure;
-use super::Header;
 use super::super::tensor::Role;
+use super::Header;
 
 /// Returns whether a batch is either tokens or embeddings, never both
 /// (`llm_arch_supports_mixed_batch`).
@@ -17,7 +17,8 @@ pub(in crate::memory) fn has_sections(structure: &Structure) -> bool {
     match structure.architecture.as_str() {
         "qwen2vl" | "paddleocr" | "qwen3vl" | "qwen3vlmoe" | "qwen35" | "qwen35moe" | "clef" | "qwen4exp"
         | "qwen3tts" => true,
-        "glm4" | "glm4moe" | "hunyuan_vl" | "dflash" => structure.hyper.number(Hyper::RopeSections) != 0,
+        "bailingmoe3" | "glm4" | "glm4moe" | "hunyuan_vl" => structure.hyper.number(Hyper::RopeSections) == 2,
+        "dflash" => structure.hyper.number(Hyper::RopeSections) != 0,
         _ => false,
     }
 }
@@ -65,10 +66,17 @@ pub(in crate::memory) fn has_alibi(structure: &Structure) -> bool {
     }
 }
 
-/// Returns whether a block leaves queries and keys as they are where others turn them by rope:
-/// each fourth of `SmolLM3` (`n_no_rope_layer_step`).
-pub(in crate::memory) fn leaves_unturned(architecture: &str, block: usize) -> bool {
-    architecture == "smollm3" && (block + 1).is_multiple_of(4)
+/// Returns whether a block leaves queries and keys as they are where others turn them by rope
+/// (`n_no_rope_layer_step`): each fourth, or the first of four.
+pub(in crate::memory) fn leaves_unturned(header: &Header, window: u32, block: usize) -> bool {
+    match header.architecture {
+        "afmoe" | "smollm3" => (block + 1).is_multiple_of(4),
+        // Without a window only the last block is left.
+        "llama4" if window == 0 => block + 1 == header.trunk,
+        "llama4" => (block + 1).is_multiple_of(4),
+        "smallthinker" => window != 0 && block.is_multiple_of(4),
+        _ => false,
+    }
 }
 
 /// The further parts of the input embeddings (deepstack).

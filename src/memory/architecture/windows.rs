@@ -62,7 +62,9 @@ fn rule(header: &Header) -> Option<(Which, Length)> {
         // Chunks of 8192 tokens, whatever the file says.
         "llama4" => (Which::Period(4, Last), Length::Fixed(8_192)),
         "smallthinker" => (Which::Period(4, First), Length::FixedIfAny(4_096)),
-        "gemma4" | "gemma4-assistant" | "granite_swa" | "maple" | "mimo2" | "spark2_5" | "step35" | "dots3note" => (Which::Listed, Length::File),
+        "gemma4" | "gemma4-assistant" | "granite_swa" | "maple" | "mimo2" | "spark2_5" | "step35" | "dots3note" => {
+            (Which::Listed, Length::File)
+        }
         "deepseek4" => (Which::Every, Length::File),
         // DeepSeek V4's drafter, told by its hyper-connections, is a window all through.
         "dflash" if header.keys.number("hyper_connection.count").unwrap_or(0) > 0 => (Which::Every, Length::File),
@@ -92,7 +94,7 @@ pub(in crate::memory) fn windows(header: &Header) -> Windows {
         list.resize(header.blocks, 0);
         Some(list.into_iter().map(|flag| flag != 0).collect::<Vec<bool>>())
     };
-    let blocks = match which {
+    let mut blocks = match which {
         Which::Period(period, global) => listed().unwrap_or_else(|| {
             let period = header.keys.number("attention.sliding_window_pattern").unwrap_or(period);
             (0..header.blocks).map(|block| block < header.trunk && in_window(block, period, global)).collect()
@@ -101,6 +103,11 @@ pub(in crate::memory) fn windows(header: &Header) -> Windows {
         Which::Every => vec![true; header.blocks],
         Which::Attention => header.heads_kv.iter().map(|&heads| heads != 0).collect(),
     };
+    if header.architecture == "modern-bert" {
+        // The blocks of a decision head see everything.
+        let decision = header.keys.number("decision.block_count").unwrap_or(0) as usize;
+        blocks[header.blocks.saturating_sub(decision)..].fill(false);
+    }
     Windows { tokens, blocks }
 }
 

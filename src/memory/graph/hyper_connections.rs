@@ -6,6 +6,9 @@ use super::tensor::{F32, FusedOp, Id, Op, Tensor, row_bytes};
 use crate::memory::hyper::Hyper;
 use crate::memory::tensor::{Role, Suffix};
 
+/// More residual streams than any model has.
+const MOST_STREAMS: u64 = 64;
+
 /// The tensors that mix the streams around a part of a block.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mixing {
@@ -19,8 +22,7 @@ pub(super) const ATTENTION: Mixing =
     Mixing { function: Role::HcAttnFn, scale: Role::HcAttnScale, base: Role::HcAttnBase };
 
 /// Around the feed-forward network.
-pub(super) const NETWORK: Mixing =
-    Mixing { function: Role::HcFfnFn, scale: Role::HcFfnScale, base: Role::HcFfnBase };
+pub(super) const NETWORK: Mixing = Mixing { function: Role::HcFfnFn, scale: Role::HcFfnScale, base: Role::HcFfnBase };
 
 /// How the streams are joined again behind a part of a block.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +36,7 @@ pub(super) struct Joint {
 impl Builder<'_> {
     /// Returns how many residual streams there are; llama.cpp knows four.
     pub(super) fn streams(&self) -> u64 {
-        self.number(Hyper::HyperConnections).min(8)
+        self.number(Hyper::HyperConnections).clamp(1, MOST_STREAMS)
     }
 
     /// Repeats the embeddings for every stream.
@@ -84,8 +86,7 @@ impl Builder<'_> {
         let Tensor { ne, .. } = *self.get(x);
         let flat = self.reshape(x, [ne[0].saturating_mul(ne[1]), ne[2], 1, 1]);
         let normed = self.unary(Op::RmsNorm, flat);
-        let weight =
-            if outside { self.output_weight(function, Suffix::Weight) } else { self.weight(function) };
+        let weight = if outside { self.output_weight(function, Suffix::Weight) } else { self.weight(function) };
         self.mul_mat(weight, normed)
     }
 

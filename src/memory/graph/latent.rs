@@ -62,11 +62,8 @@ impl Builder<'_> {
 
     /// Projects to queries, by way of the narrow row where the model has one.
     pub(super) fn latent_queries(&mut self, x: Id) -> Id {
-        let (from, role) = if self.has(Role::AttnQA) {
-            (self.narrow_queries(x), Role::AttnQB)
-        } else {
-            (x, Role::AttnQ)
-        };
+        let (from, role) =
+            if self.has(Role::AttnQA) { (self.narrow_queries(x), Role::AttnQB) } else { (x, Role::AttnQ) };
         let weight = self.weight(role);
         self.mul_mat(weight, from)
     }
@@ -82,9 +79,14 @@ impl Builder<'_> {
         let turned = self.view_3d(both, [rope, 1, tokens], [nb[1], nb[1]], row_bytes(kind, rank));
         // Dots 3 Note norms it first.
         let turned = self.norm_if(Norm::Rms, turned, Role::AttnKNorm);
-        let turned = self.rope(turned, positions, factors);
+        let turned = self.turn(turned, positions, factors);
         let row = self.norm(Norm::Rms, row, Role::AttnKvANorm);
         (row, turned)
+    }
+
+    /// Turns by the positions; Kimi has none.
+    fn turn(&mut self, x: Id, positions: Id, factors: Id) -> Id {
+        if positions == Id::NONE { x } else { self.rope(x, positions, factors) }
     }
 
     /// Absorbs the keys' matrix into the queries: each head then looks at the latent row itself.
@@ -96,7 +98,7 @@ impl Builder<'_> {
         let strides = [head, head.saturating_mul(heads)];
         let plain = self.view_3d(q, [nope, heads, tokens], strides, 0);
         let turned_q = self.view_3d(q, [rope, heads, tokens], strides, row_bytes(kind, nope));
-        let turned_q = self.rope(turned_q, positions, Id::NONE);
+        let turned_q = self.turn(turned_q, positions, Id::NONE);
         let plain = self.permute(plain, [0, 2, 1, 3]);
         let weight = self.weight(Role::AttnKB);
         let plain = self.mul_mat(weight, plain);
@@ -120,9 +122,11 @@ impl Builder<'_> {
         let v = self.view_3d(both, [value, heads, tokens], strides, row_bytes(kind, nope));
         let v = self.cont(v);
         let q = self.reshape(q, [nope.saturating_add(rope), heads, tokens, 1]);
-        let q = self.rope(q, positions, factors);
+        let q = self.turn(q, positions, factors);
         let turned = self.repeat(turned, [rope, heads, tokens, 1]);
-        let k = self.concat(plain, turned, 0);
+        // Kimi puts that part first.
+        let (one, next) = if positions == Id::NONE { (turned, plain) } else { (plain, turned) };
+        let k = self.concat(one, next, 0);
         Qkv { q, k, v }
     }
 }

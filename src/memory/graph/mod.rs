@@ -6,11 +6,11 @@
 //!
 //! - [`tensor`] and [`ops`]: ggml's tensors and operations;
 //! - [`model`], [`attention`], [`feed_forward`]: what llama.cpp's `llm_graph_context` offers;
-//! - [`recurrent`], [`mamba`], [`delta_net`]: states, and the layers that carry them along;
+//! - [`recurrent`], [`mamba`], [`delta_net`], [`kda`]: states, and the layers that carry them along;
 //! - [`pooling`]: what follows where embeddings are asked for;
 //! - [`families`]: one small module a family of architectures;
 //! - [`backend`]: what a back-end decides about memory: [`cuda`] with [`fusion`], [`metal`] with
-//!   [`metal_order`];
+//!   [`metal_order`], [`vulkan`] with [`vulkan_order`];
 //! - [`reduce`]: the few blocks that stand for all;
 //! - [`usable`]: which weights a device can use at all.
 
@@ -22,20 +22,23 @@ mod delta_net;
 mod families;
 mod feed_forward;
 mod fusion;
-mod metal;
-mod metal_order;
 mod hyper_connections;
 mod indexer;
+mod kda;
 mod latent;
 mod mamba;
+mod metal;
+mod metal_order;
 mod model;
 mod ops;
-mod recurrent;
 mod pooling;
+mod recurrent;
 mod reduce;
 mod schedule;
 mod tensor;
 mod usable;
+mod vulkan;
+mod vulkan_order;
 
 pub(super) use self::usable::is_usable;
 
@@ -133,14 +136,12 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
 }
 
 /// Returns the operations that are tried first, in order: one that is switched off may change where
-/// the next one lands.
+/// the next one lands. The lightning indexer is taken for granted (`auto_flid` is off).
 fn tried(load: &Load) -> impl Iterator<Item = FusedOp> {
     let automatic = wished(load.structure, load.settings) == FlashAttention::Auto;
-    let has = |key: Hyper| load.structure.hyper.number(key) != 0;
-    let (indexes, mixes) = (has(Hyper::IndexerKeyLength), has(Hyper::HyperConnections));
+    let mixes = load.structure.hyper.number(Hyper::HyperConnections) != 0;
     let all = [
         (FusedOp::FlashAttention, automatic),
-        (FusedOp::LightningIndexer, indexes),
         (FusedOp::HyperConnectionsPre, mixes),
         (FusedOp::HyperConnectionsComb, mixes),
         (FusedOp::HyperConnectionsPost, mixes),

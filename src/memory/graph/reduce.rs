@@ -12,9 +12,11 @@ use crate::memory::place::Device;
 use crate::memory::structure::BlockKind;
 
 /// Rounds of a repetition that are built, at least: the first leaves the gaps that the second finds,
-/// and from the third on nothing is new. Where weights are copied some gaps are found by every other
-/// round only, so there an even number of rounds is stood for by an even one.
+/// and from the third on nothing is new.
 const ROUNDS: usize = 3;
+
+/// As [`ROUNDS`] where a model has recurrent states, whose many sizes fill gaps more slowly.
+const ROUNDS_OF_STATES: usize = 7;
 
 /// The longest period looked for; hybrids and sliding windows repeat after at most 8 blocks.
 const LONGEST_PERIOD: usize = 8;
@@ -59,17 +61,21 @@ pub(super) fn blocks(load: &Load) -> Vec<u32> {
     if architecture::is_looped(structure) {
         return all.iter().map(|sign| sign.block).collect();
     }
-    representatives(&all)
+    let has_states = structure.kinds.iter().any(|kind| kind.recurrent);
+    representatives(&all, has_states)
 }
 
-fn representatives(all: &[Signature]) -> Vec<u32> {
+fn representatives(all: &[Signature], has_states: bool) -> Vec<u32> {
     let mut kept = Vec::with_capacity(16);
     let mut at = 0;
     while at < all.len() {
         let (period, rounds) = repetition(&all[at..]);
         let stretch = &all[at..at + period * rounds];
-        let evens = if stretch.iter().any(|block| block.copied.is_some()) { (rounds + ROUNDS) % 2 } else { 0 };
-        let rounds = rounds.min(ROUNDS + evens);
+        // With copied weights and with states some gaps are found by every other round only, so an
+        // even number of rounds is stood for by an even one.
+        let alternates = has_states || stretch.iter().any(|block| block.copied.is_some());
+        let least = if has_states { ROUNDS_OF_STATES } else { ROUNDS };
+        let rounds = rounds.min(least + if alternates { (rounds + least) % 2 } else { 0 });
         let built = &stretch[stretch.len() - period * rounds..];
         let before = &stretch[..stretch.len() - built.len()];
         // Copied weights fit the gaps that those of the block before left, or not.

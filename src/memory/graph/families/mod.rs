@@ -1,27 +1,30 @@
 //! The graphs, one small module a family of architectures.
 
+mod bailingmoe3;
 mod decoder;
-mod dense;
-mod looped;
-mod deepseek4;
 mod deepseek;
+mod deepseek4;
+mod dense;
 mod dots3note;
+mod drafters;
+mod encoders;
+mod gemma;
+mod gemma3n;
 mod granite_switch;
 mod hy_v4;
+mod kimi;
 mod lfm2;
+mod looped;
 mod mamba;
+mod minimax01;
 mod minimax_m3;
 mod moe;
 mod moe_apart;
 mod plamo2;
 mod qwen_next;
 mod rwkv;
-mod drafters;
 mod sparse;
 mod speech;
-mod encoders;
-mod gemma;
-mod gemma3n;
 mod t5;
 mod wavtokenizer;
 mod windowed;
@@ -43,14 +46,17 @@ const TABLES: &[fn(&str) -> Option<Family>] = &[
     encoders::of,
     t5::of,
     wavtokenizer::of,
+    bailingmoe3::of,
     deepseek::of,
     sparse::of,
     deepseek4::of,
     dots3note::of,
     granite_switch::of,
     hy_v4::of,
+    minimax01::of,
     minimax_m3::of,
     speech::of,
+    kimi::of,
     drafters::of,
     lfm2::of,
     mamba::of,
