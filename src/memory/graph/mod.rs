@@ -43,6 +43,7 @@ mod vulkan_order;
 pub(super) use self::usable::is_usable;
 
 use self::backend::Backends;
+use self::families::Family;
 use self::model::{Builder, Plan, Uses};
 use self::tensor::{FusedOp, Graph};
 use super::cache::Spread;
@@ -82,7 +83,11 @@ pub(super) struct Computed {
 /// Returns what the graph of a load needs, or nothing where no family describes its architecture.
 pub(super) fn compute(load: &Load) -> Option<Computed> {
     let family = families::of(&load.structure.architecture)?;
-    let blocks = reduce::blocks(load);
+    Some(compute_with(load, family, &reduce::blocks(load)))
+}
+
+/// As [`compute`], with the blocks that are built.
+fn compute_with(load: &Load, family: Family, blocks: &[u32]) -> Computed {
     let backends = Backends::new(load.backend, load.places.gpus());
     let sizes = load.sizes;
     let slots = sizes.slots;
@@ -92,7 +97,7 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
         places: load.places,
         sizes,
         backends,
-        blocks: &blocks,
+        blocks,
         // `graph_reserve` makes the tokens a multiple of the sequences.
         tokens: tokens.next_multiple_of(slots.max(1)),
         slots,
@@ -129,10 +134,18 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
     graph.pinned.clear();
     let copies = if is_pipelined(load) { PIPELINE_COPIES } else { 1 };
     let scheduled = schedule::schedule(&mut graph, &backends, copies);
+    // Several micro-batches under way keep every copy from one device to another: where blocks go to
+    // and fro (attention that only the CPU can do), the buffers do grow with each block.
+    if copies > 1 && scheduled.splits > blocks.len() {
+        let all = reduce::all(load);
+        if all.len() > blocks.len() {
+            return compute_with(load, family, &all);
+        }
+    }
     let mut bytes = allocate::allocate(&graph, &scheduled, &backends).into_iter().map(Bytes);
     let gpus = bytes.by_ref().take(load.places.gpus()).collect();
     let host = bytes.next().unwrap_or_default();
-    Some(Computed { buffers: Spread { gpus, host }, flash_attention: uses.flash_attention, borrows: graph.borrows })
+    Computed { buffers: Spread { gpus, host }, flash_attention: uses.flash_attention, borrows: graph.borrows }
 }
 
 /// Returns the operations that are tried first, in order: one that is switched off may change where

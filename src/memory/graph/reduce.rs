@@ -40,9 +40,18 @@ impl Signature {
     }
 }
 
+/// Returns all blocks of a model that are ever built.
+pub(super) fn all(load: &Load) -> Vec<u32> {
+    (0u32..).zip(load.structure.block_kinds()).filter(|(_, kind)| !kind.mtp).map(|(block, _)| block).collect()
+}
+
 /// Returns the blocks that are built, in order; the last block is always among them.
 pub(super) fn blocks(load: &Load) -> Vec<u32> {
     let structure = load.structure;
+    // Borrowed weights that were copied once stay, and a block's place decides what it does.
+    if architecture::is_looped(structure) {
+        return all(load);
+    }
     let sign = |(block, &number): (u32, &u16)| {
         let kind = structure.kinds.get(usize::from(number)).filter(|kind| !kind.mtp)?;
         let place = load.places.layer(block);
@@ -57,10 +66,6 @@ pub(super) fn blocks(load: &Load) -> Vec<u32> {
         })
     };
     let all: Vec<Signature> = (0u32..).zip(&structure.pattern).filter_map(sign).collect();
-    // Borrowed weights that were copied once stay, and a block's place decides what it does.
-    if architecture::is_looped(structure) {
-        return all.iter().map(|sign| sign.block).collect();
-    }
     let has_states = structure.kinds.iter().any(|kind| kind.recurrent);
     representatives(&all, has_states)
 }

@@ -20,6 +20,8 @@ pub(super) struct Scheduled {
     pub(super) leafs: Vec<(Id, BackendId)>,
     /// The tensors that each dependency keeps, one list after the other.
     kept: Vec<Id>,
+    /// The pieces that the graph is cut into.
+    pub(super) splits: usize,
 }
 
 /// A node of the graph, a copy, or a mere dependency.
@@ -324,6 +326,7 @@ fn collect(
         steps: Vec::with_capacity(graph.nodes.len() + 2 * inputs + 16),
         leafs: Vec::with_capacity(graph.leafs.len()),
         kept: Vec::with_capacity(inputs),
+        splits: splits.len(),
     };
     let cpu = backends.cpu();
     if copies > 1 {
