@@ -189,9 +189,8 @@ fn split_role(stem: &str) -> (Role, Suffix) {
     let (name, suffix) = match stem.rsplit_once('.') {
         Some((name, "weight")) => (name, Suffix::Weight),
         Some((name, "bias")) => (name, Suffix::Bias),
-        Some((name, "scale")) => (name, Suffix::Scale),
+        Some((name, "scale") | (name @ "ffn.act", "scales")) => (name, Suffix::Scale),
         Some((name, "input_scale")) => (name, Suffix::Other),
-        Some((name @ "ffn.act", "scales")) => (name, Suffix::Scale),
         Some((name, "lora_a")) => (name, Suffix::LoraA),
         Some((name, "lora_b")) => (name, Suffix::LoraB),
         _ => (stem, Suffix::Other),

@@ -137,6 +137,7 @@ pub(in crate::memory) fn lender(structure: &Structure, block: u32) -> u32 {
 pub(in crate::memory) fn applies_scale(structure: &Structure, role: Role) -> bool {
     let architecture = structure.architecture.as_str();
     match role {
+        Role::FfnDown if architecture == "talkie" => true,
         Role::FfnUp
         | Role::FfnGate
         | Role::FfnDown

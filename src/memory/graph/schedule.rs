@@ -22,6 +22,8 @@ pub(super) struct Scheduled {
     pub(super) begun: Vec<(usize, usize)>,
     /// The tensors that each dependency keeps, one list after the other.
     kept: Vec<Id>,
+    /// The pieces that the graph is cut into.
+    pub(super) splits: usize,
 }
 
 /// A node of the graph, a copy, or a mere dependency.
@@ -330,6 +332,7 @@ fn collect(
         leafs: Vec::with_capacity(graph.leafs.len()),
         begun: Vec::with_capacity(graph.begun.len()),
         kept: Vec::with_capacity(inputs),
+        splits: splits.len(),
     };
     let cpu = backends.cpu();
     if copies > 1 {

@@ -349,10 +349,29 @@ pub(super) enum FusedOp {
     HyperConnectionsPost,
 }
 
+/// What stands for a tensor that a file should have and does not: llama.cpp refuses such a file, so
+/// any number will do.
+static MISSING: Tensor = Tensor {
+    op: Op::None,
+    kind: F32,
+    ne: [1; 4],
+    nb: [4; 4],
+    sources: [Id::NONE; SOURCES],
+    view_of: Id::NONE,
+    offset: 0,
+    home: Home::Graph,
+    detail: 0,
+    uses: 0,
+    is_input: false,
+    is_output: false,
+    is_dense: true,
+    visited: false,
+};
+
 impl Graph {
     /// Returns a tensor.
     pub(super) fn get(&self, id: Id) -> &Tensor {
-        &self.tensors[id.index()]
+        self.tensors.get(id.index()).unwrap_or(&MISSING)
     }
 
     /// Changes a tensor.
@@ -371,7 +390,7 @@ impl Graph {
     /// Adds what a tensor depends on, and itself, to the nodes (`ggml_build_forward_expand`): what
     /// was visited before stays where it is.
     pub(super) fn expand(&mut self, id: Id) {
-        if std::mem::replace(&mut self.get_mut(id).visited, true) {
+        if id == Id::NONE || std::mem::replace(&mut self.get_mut(id).visited, true) {
             return;
         }
         for source in self.get(id).sources() {

@@ -179,7 +179,8 @@ impl Decoder {
     pub(super) fn network(&self, g: &mut Builder, normed: Id) -> Id {
         if g.has(Role::FfnGateInp) {
             let scale = g.float(Hyper::ExpertWeightsScale);
-            let fed = g.experts(normed, Experts { scales: scale != 0.0 && scale != 1.0, ..Experts::default() });
+            let scales = scale != 0.0 && (scale - 1.0).abs() > f32::EPSILON;
+            let fed = g.experts(normed, Experts { scales, ..Experts::default() });
             if !g.has(Role::FfnUpShexp) {
                 return fed;
             }
