@@ -78,6 +78,10 @@ hyperparameters! {
     NormBeforeFc = "norm_before_fc" flag,
     NormBeforeResidual = "norm_before_residual" flag,
     OutputGroupCount = "attention.output_group_count" number,
+    PleConvKernel = "ple.conv_kernel" number,
+    PleHeadsPerNgram = "ple.heads_per_ngram" number,
+    PleLayer = "ple.layers" first,
+    PleNgramSize = "ple.ngram_size" number,
     PoolingType = "pooling_type" number,
     QLoraRank = "attention.q_lora_rank" number,
     ResidualScale = "residual_scale" float,
@@ -144,6 +148,11 @@ mod value {
 
     pub(super) fn flag(keys: &Keys, key: &str) -> Option<u32> {
         keys.flag(key).map(u32::from)
+    }
+
+    /// The first number of a list and one, so that none is 0.
+    pub(super) fn first(keys: &Keys, key: &str) -> Option<u32> {
+        keys.array(key).and_then(|list| list.first().map(|first| first.saturating_add(1)))
     }
 
     /// Whether a flag that is set by default is cleared.

@@ -15,6 +15,7 @@ mod minimax_m3;
 mod moe;
 mod moe_apart;
 mod plamo2;
+mod qwen4exp;
 mod qwen_next;
 mod rwkv;
 mod sparse;
@@ -44,6 +45,7 @@ const TABLES: &[fn(&str) -> Option<Family>] = &[
     lfm2::of,
     mamba::of,
     plamo2::of,
+    qwen4exp::of,
     qwen_next::of,
     rwkv::of,
 ];
