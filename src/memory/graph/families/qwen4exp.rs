@@ -58,6 +58,8 @@ fn qwen4exp(g: &mut Builder) {
         let (mixed, inject) = mix(g, x, NETWORK);
         let fed = network(g, mixed);
         x = combine(g, x, fed, inject);
+        // Called `l_last`, it is kept where its block is.
+        g.pin_to_block(x);
     }
     g.enter(None);
     let (normed, _) = mix(g, x, OUTPUT);
