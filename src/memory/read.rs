@@ -90,7 +90,7 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
             keys_only: keys_only(&keys),
             state_r: remembered.state.0,
             state_s: remembered.state.1,
-            causal: keys.flag("attention.causal").unwrap_or(remembered.any),
+            causal: keys.flag("attention.causal").unwrap_or(remembered.any || architecture == "clef"),
         },
         hyper: Hyperparameters::read(&keys),
         globals: tensors.globals,
@@ -122,9 +122,12 @@ impl Tensors {
             shows: vec![Shown::default(); blocks as usize],
         };
         let mut unknown = 0u32;
+        let has_head = header.architecture() == Some("clef");
         for (index, tensor) in header.tensors.iter().enumerate() {
             let (block, stem) = split_block(&tensor.name);
-            let (role, suffix) = split_role(stem);
+            // The blocks of clef's head share their numbers with the others.
+            let of_head = has_head && block.is_some() && tensor.name.starts_with("dec.");
+            let (role, suffix) = if of_head { split_role(&format!("dec.{stem}")) } else { split_role(stem) };
             if role == Role::CrossAttnRelB {
                 continue; // Stored by some t5 conversions, never loaded.
             }

@@ -1,5 +1,6 @@
 //! The graphs, one small module a family of architectures.
 
+mod clef;
 mod deepseek4;
 mod deepseek;
 mod dots3note;
@@ -31,6 +32,7 @@ const TABLES: &[fn(&str) -> Option<Family>] = &[
     llama::of,
     moe::of,
     moe_apart::of,
+    clef::of,
     deepseek::of,
     sparse::of,
     deepseek4::of,

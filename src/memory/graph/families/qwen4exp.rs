@@ -178,7 +178,7 @@ fn ngrams(g: &mut Builder) -> Id {
 fn mix_ngrams(g: &mut Builder, state: &StateInput, ngrams: Id, x: Id) -> Id {
     let shape @ [width, streams, tokens, _] = g.get(x).ne;
     let all = width.saturating_mul(streams);
-    let (each, slots) = (g.sequence_tokens(), g.slots());
+    let (each, slots) = (g.sequence_tokens(), g.sequences());
     let key = g.project(Role::PleKey, ngrams);
     let value = g.project(Role::PleValue, ngrams);
     let norm = |g: &mut Builder, x: Id, role: Role| {
