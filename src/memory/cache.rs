@@ -2,6 +2,7 @@
 
 use super::architecture;
 use super::buffer::BufferKind;
+use super::hyper::Hyper;
 use super::place::{Device, Places};
 use super::sizes::Sizes;
 use super::structure::{BlockKind, Structure};
@@ -79,15 +80,33 @@ pub(super) fn recurrent_state(
     let rows = sizes.slots.saturating_mul(snapshots(structure, settings));
     let on = |buffer: BufferKind| {
         let tensor = |elements: u64| buffer.padded(Bytes(elements).saturating_mul(rows).saturating_mul(4));
-        tensor(structure.memory.state_r).saturating_add(tensor(structure.memory.state_s))
+        let states = tensor(structure.memory.state_r).saturating_add(tensor(structure.memory.state_s));
+        (states, tensor(ngram_state(structure)))
     };
     let (on_gpu, on_host) = (on(BufferKind::of(backend)), on(BufferKind::HOST));
+    let ngrams = structure.hyper.number(Hyper::PleLayer);
     let mut sum = Spread::new(places.gpus());
     for (block, _) in (0u32..).zip(structure.block_kinds()).filter(|(_, kind)| kind.recurrent) {
         let place = if settings.offload_kv { places.layer(block) } else { Device::Host };
-        sum.add(place, if place == Device::Host { on_host } else { on_gpu });
+        let (states, ngram) = if place == Device::Host { on_host } else { on_gpu };
+        sum.add(place, states);
+        if block.saturating_add(1) == ngrams {
+            sum.add(place, ngram);
+        }
     }
     sum
+}
+
+/// Returns the elements of the state of qwen4exp's embeddings of n-grams, which one block keeps beside
+/// its own (`ple_conv_state`).
+pub(super) fn ngram_state(structure: &Structure) -> u64 {
+    let number = |key: Hyper| u64::from(structure.hyper.number(key));
+    if number(Hyper::PleLayer) == 0 {
+        return 0;
+    }
+    let columns = number(Hyper::PleConvKernel).saturating_sub(1).saturating_mul(number(Hyper::PleNgramSize));
+    let channels = number(Hyper::HyperConnections).saturating_mul(u64::from(structure.dimensions.embedding));
+    columns.saturating_mul(channels)
 }
 
 /// Returns the cache of one block: a K and a V tensor over the cells of all streams, and the

@@ -44,6 +44,8 @@ hyperparameters! {
     ConvKernelSize = "conv_kernel_size" number,
     ConvnextBlocks = "convnext.block_count" number,
     DecisionBlocks = "decision.block_count" number,
+    DecisionHeads = "decision.head_count" number,
+    DecisionRoutingBlocks = "decision.routing_block_count" number,
     DecoderBlockCount = "decoder_block_count" number,
     EmbeddingScale = "embedding_scale" float,
     ExpertCount = "expert_count" number,
@@ -84,6 +86,10 @@ hyperparameters! {
     NormBeforeResidual = "norm_before_residual" flag,
     OutputGroupCount = "attention.output_group_count" number,
     PosnetBlocks = "posnet.block_count" number,
+    PleConvKernel = "ple.conv_kernel" number,
+    PleHeadsPerNgram = "ple.heads_per_ngram" number,
+    PleLayer = "ple.layers" first,
+    PleNgramSize = "ple.ngram_size" number,
     PoolingType = "pooling_type" number,
     QLoraRank = "attention.q_lora_rank" number,
     ResidualScale = "residual_scale" float,
@@ -154,6 +160,11 @@ mod value {
 
     pub(super) fn flag(keys: &Keys, key: &str) -> Option<u32> {
         keys.flag(key).map(u32::from)
+    }
+
+    /// The first number of a list and one, so that none is 0.
+    pub(super) fn first(keys: &Keys, key: &str) -> Option<u32> {
+        keys.array(key).and_then(|list| list.first().map(|first| first.saturating_add(1)))
     }
 
     /// Whether a flag is there and not set.

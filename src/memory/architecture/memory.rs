@@ -109,7 +109,7 @@ pub(in crate::memory) fn remembered(header: &Header) -> Remembered {
         // Fused or unnamed projections hide attention; a block that shows no state gets a cache.
         Rule::Unknown => each(&|block| header.shows[block].attention || !header.shows[block].recurrent),
     };
-    let (indexed, widths) = indexer(header);
+    let (indexed, widths) = indexer(header, &recurrent);
     let mut found = Remembered {
         any: !matches!(rule, Rule::Nothing),
         cached,
@@ -157,7 +157,7 @@ fn state(header: &Header) -> (u64, u64) {
 
 /// Returns which blocks have an indexer cache (sparse attention), and how wide its key and value
 /// are: `llama-kv-cache-dsa.cpp`, `-msa.cpp`, `llama-memory-hybrid-idx.cpp`.
-fn indexer(header: &Header) -> (Vec<bool>, (u32, u32)) {
+fn indexer(header: &Header, recurrent: &[bool]) -> (Vec<bool>, (u32, u32)) {
     let key = header.keys.number("attention.indexer.key_length").unwrap_or(0);
     let none = (vec![false; header.blocks], (0, 0));
     if key == 0 {
@@ -181,9 +181,10 @@ fn indexer(header: &Header) -> (Vec<bool>, (u32, u32)) {
         }
         // Three rows a token where keys are pooled.
         "glm5-next" => (each(&|block| header.heads_kv[block] != 0 && full(block)), (key.saturating_mul(3), 0)),
+        // Two where they are.
         "qwen4exp" => {
-            let every = header.keys.number("full_attention_interval").unwrap_or(4).max(1) as usize;
-            (each(&|block| (block + 1).is_multiple_of(every)), (key, 0))
+            let rows = if compressed(header).iter().any(|&ratio| ratio != 0) { 2 } else { 1 };
+            (each(&|block| !recurrent[block]), (key.saturating_mul(rows), 0))
         }
         // Keeps a value beside the key, one head wide.
         "minimax-m3" => {
@@ -196,14 +197,17 @@ fn indexer(header: &Header) -> (Vec<bool>, (u32, u32)) {
 }
 
 /// Returns how many tokens each block of DeepSeek V4 compresses into one row: 4, with an indexer over
-/// the rows, or 128.
+/// the rows, or 128. In qwen4exp it is the tokens whose indexer keys are pooled.
 fn compressed(header: &Header) -> Vec<u16> {
+    let pools = header.architecture == "qwen4exp";
     let listed = match header.architecture {
-        "deepseek4" => header.keys.by_block("attention.compress_ratios", header.blocks),
+        "deepseek4" | "qwen4exp" => header.keys.by_block("attention.compress_ratios", header.blocks),
         _ => None,
     };
     let ratios = listed.unwrap_or_else(|| vec![0; header.blocks]);
-    ratios.into_iter().map(|ratio| if matches!(ratio, 4 | 128) { ratio as u16 } else { 0 }).collect()
+    let known = |ratio: u32| if pools { ratio > 1 } else { matches!(ratio, 4 | 128) };
+    let ratios = ratios.into_iter().map(|ratio| if known(ratio) { ratio } else { 0 });
+    ratios.map(|ratio| u16::try_from(ratio).unwrap_or(u16::MAX)).collect()
 }
 
 /// Says what is only assumed.

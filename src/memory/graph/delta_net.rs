@@ -3,6 +3,7 @@
 //!
 //! llama.cpp computes it in one operation; it never falls back to several (`auto_fgdn` is off).
 
+use super::feed_forward::Norm;
 use super::mamba::Mamba;
 use super::model::{Builder, Cache};
 use super::recurrent::{StateInput, product};
@@ -25,12 +26,8 @@ pub(super) struct Delta {
 impl Builder<'_> {
     /// Reads the last columns of the state before a convolution's input, and writes the newest back
     /// (`build_conv_state`).
-    pub(super) fn convolution_window(&mut self, input: &StateInput, x: Id, taps: u64, channels: u64) -> Id {
-        let before = self.load_state(input, Cache::R);
-        let shape = [taps, channels, self.slots(), 1];
-        let before = self.reshape(before, shape);
-        let turned = self.transpose(x);
-        let window = self.concat(before, turned, 0);
+    pub(super) fn convolution_window(&mut self, input: &StateInput, x: Id, [taps, channels]: [u64; 2]) -> Id {
+        let window = self.window_over(input, Cache::R, x, [taps, channels]);
         for number in (0..self.snapshots()).rev() {
             let last = self.last_taps(window, taps, number);
             self.store_snapshot(Cache::R, last, taps.saturating_mul(channels), number);
@@ -38,10 +35,30 @@ impl Builder<'_> {
         window
     }
 
+    /// As [`Builder::convolution_window`] over the state of a choice, whose columns are copied before
+    /// they are written back (`build_conv_state_at`).
+    pub(super) fn copied_window(&mut self, input: &StateInput, which: Cache, x: Id, [taps, channels]: [u64; 2]) -> Id {
+        let window = self.window_over(input, which, x, [taps, channels]);
+        for number in 0..self.snapshots() {
+            let last = self.last_taps(window, taps, number);
+            let last = self.cont(last);
+            self.store_snapshot(which, last, taps.saturating_mul(channels), number);
+        }
+        window
+    }
+
+    fn window_over(&mut self, input: &StateInput, which: Cache, x: Id, [taps, channels]: [u64; 2]) -> Id {
+        let before = self.load_state(input, which);
+        let shape = [taps, channels, self.sequences(), 1];
+        let before = self.reshape(before, shape);
+        let turned = self.transpose(x);
+        self.concat(before, turned, 0)
+    }
+
     /// Reads the states of the micro-batch's sequences, a square matrix a head.
     pub(super) fn delta_state(&mut self, input: &StateInput, head: u64, heads: u64) -> Id {
         let state = self.load_state(input, Cache::S);
-        let shape = [head, head, heads, self.slots()];
+        let shape = [head, head, heads, self.sequences()];
         self.reshape(state, shape)
     }
 
@@ -76,7 +93,7 @@ impl Builder<'_> {
 
     /// Splits what was convolved into queries, keys and values, head by head.
     pub(super) fn delta_heads(&mut self, x: Id, sizes: Mamba) -> [Id; 3] {
-        let (tokens, slots, size) = (self.sequence_tokens(), self.slots(), self.get(x).nb[0]);
+        let (tokens, slots, size) = (self.sequence_tokens(), self.sequences(), self.get(x).nb[0]);
         let (key, value) = (sizes.state, sizes.head());
         let keys = key.saturating_mul(sizes.groups);
         let all = keys.saturating_mul(2).saturating_add(value.saturating_mul(sizes.heads));
@@ -95,11 +112,11 @@ impl Builder<'_> {
     }
 
     /// Norms what was attended to, head by head, and lets through what a gate z lets (`build_norm_gated`).
-    pub(super) fn gated_norm(&mut self, attended: Id, z: Id) -> Id {
+    pub(super) fn gated_norm(&mut self, attended: Id, z: Id, gate: Op) -> Id {
         let shape = self.get(attended).ne;
         let z = self.reshape(z, shape);
-        let normed = self.norm(super::feed_forward::Norm::Rms, attended, Role::SsmNorm);
-        let open = self.unary(Op::Silu, z);
+        let normed = self.norm(Norm::Rms, attended, Role::SsmNorm);
+        let open = self.unary(gate, z);
         self.mul(normed, open)
     }
 }

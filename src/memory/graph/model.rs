@@ -97,6 +97,8 @@ pub(super) enum Cache {
     R,
     /// The rest of a recurrent state.
     S,
+    /// The last embeddings of n-grams (qwen4exp).
+    Ngrams,
     /// The indexer's keys.
     IndexerK,
     /// The indexer's values.
@@ -404,6 +406,7 @@ impl<'a> Builder<'a> {
             }
             Cache::R => states(structure.memory.state_r),
             Cache::S => states(structure.memory.state_s),
+            Cache::Ngrams => states(crate::memory::cache::ngram_state(structure)),
             Cache::IndexerK => rows(settings.cache_type_k, u64::from(structure.dimensions.indexer)),
             Cache::IndexerV => rows(settings.cache_type_v, u64::from(structure.dimensions.indexer_value)),
             Cache::Compressed(part) | Cache::Scores(part) => {

@@ -24,6 +24,8 @@ pub(in crate::memory) fn is_usable(structure: &Structure, backend: Backend, tens
         Role::SsmA if architecture::scans_states(&structure.architecture) => {
             asked(backend, tensor, |graph, weight| scan(graph, weight, structure))
         }
+        // Factors whose names do not keep them from being quantised.
+        Role::PleNormKey | Role::PleNormQuery | Role::PleNormConv if weighs => asked(backend, tensor, factor),
         _ if is_ternary(tensor) => asked(backend, tensor, product),
         _ => true,
     }
@@ -62,6 +64,11 @@ fn scan(graph: &mut Graph, weight: Id, structure: &Structure) -> Id {
     let [b, c] = [(); 2].map(|()| graph.constant(F32, [state, groups, TOKENS, SEQUENCES]));
     let ids = graph.constant(I32, [SEQUENCES, 1, 1, 1]);
     graph.ssm_scan([states, x, step, weight, b, c, ids], 1)
+}
+
+fn factor(graph: &mut Graph, weight: Id) -> Id {
+    let x = graph.constant(F32, graph.get(weight).ne);
+    graph.mul(x, weight)
 }
 
 fn product(graph: &mut Graph, weight: Id) -> Id {

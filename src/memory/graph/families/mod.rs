@@ -1,6 +1,7 @@
 //! The graphs, one small module a family of architectures.
 
 mod bailingmoe3;
+mod clef;
 mod decoder;
 mod deepseek;
 mod deepseek4;
@@ -21,6 +22,7 @@ mod minimax_m3;
 mod moe;
 mod moe_apart;
 mod plamo2;
+mod qwen4exp;
 mod qwen_next;
 mod rwkv;
 mod sparse;
@@ -47,6 +49,7 @@ const TABLES: &[fn(&str) -> Option<Family>] = &[
     t5::of,
     wavtokenizer::of,
     bailingmoe3::of,
+    clef::of,
     deepseek::of,
     sparse::of,
     deepseek4::of,
@@ -61,6 +64,7 @@ const TABLES: &[fn(&str) -> Option<Family>] = &[
     lfm2::of,
     mamba::of,
     plamo2::of,
+    qwen4exp::of,
     qwen_next::of,
     rwkv::of,
 ];

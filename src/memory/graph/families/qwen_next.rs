@@ -4,7 +4,7 @@ use crate::memory::graph::attention::{AttentionInput, Extras, Qkv};
 use crate::memory::graph::delta_net::Delta;
 use crate::memory::graph::feed_forward::{Activation, Experts, GateType, Norm, SHARED};
 use crate::memory::graph::mamba::Mamba;
-use crate::memory::graph::model::Builder;
+use crate::memory::graph::model::{Builder, Cache};
 use crate::memory::graph::recurrent::StateInput;
 use crate::memory::graph::tensor::{F32, Id, Op, Tensor};
 use crate::memory::tensor::{Role, Suffix};
@@ -93,6 +93,16 @@ pub(super) fn network(g: &mut Builder, x: Id) -> Id {
 
 /// Attention whose query projection holds a gate beside each head.
 pub(super) fn gated_attention(g: &mut Builder, attended: &Attended, x: Id) -> Id {
+    gated(g, attended.positions, x, |g, qkv| g.attend(&attended.input, qkv, Extras::no_output()))
+}
+
+/// As [`gated_attention`] with attention itself given.
+pub(super) fn gated(
+    g: &mut Builder,
+    positions: Id,
+    x: Id,
+    attend: impl FnOnce(&mut Builder, Qkv) -> Id,
+) -> Id {
     let (heads, tokens) = (g.heads(), g.tokens());
     let [both, k, v] = flat(g, x);
     let size = g.get(both).nb[0];
@@ -105,9 +115,9 @@ pub(super) fn gated_attention(g: &mut Builder, attended: &Attended, x: Id) -> Id
     let k = g.norm(Norm::Rms, k, Role::AttnKNorm);
     let gate = g.cont_as(gate, [heads.k.saturating_mul(heads.q), tokens, 1, 1]);
     let v = g.reshape(v, [heads.v, heads.kv, tokens, 1]);
-    let q = g.rope(q, attended.positions, Id::NONE);
-    let k = g.rope(k, attended.positions, Id::NONE);
-    let mixed = g.attend(&attended.input, Qkv { q, k, v }, Extras::no_output());
+    let q = g.rope(q, positions, Id::NONE);
+    let k = g.rope(k, positions, Id::NONE);
+    let mixed = attend(g, Qkv { q, k, v });
     let gate = g.unary(Op::Sigmoid, gate);
     let mixed = g.mul(mixed, gate);
     g.project(Role::AttnOutput, mixed)
@@ -131,11 +141,15 @@ fn flat(g: &mut Builder, x: Id) -> [Id; 3] {
 }
 
 /// Qwen 3.5's delta net.
-pub(super) fn linear(g: &mut Builder, input: &StateInput, x: Id) -> Id {
-    let sizes = g.mamba_sizes();
+fn linear(g: &mut Builder, input: &StateInput, x: Id) -> Id {
+    linear_with(g, Some(input), x, USUAL)
+}
+
+/// As [`linear`] with its differences given; without `input` the states begin empty.
+pub(super) fn linear_with(g: &mut Builder, input: Option<&StateInput>, x: Id, net: Net) -> Id {
     let (mixed, z) = projections(g, x);
-    let gates = gates(g, sizes, x);
-    delta_block(g, Some(input), sizes, [mixed, z], gates, Repeats::Never)
+    let gates = gates(g, x);
+    delta_block(g, input, net, [mixed, z], gates)
 }
 
 /// Projects to what is convolved and to the gate of the result.
@@ -146,8 +160,8 @@ fn projections(g: &mut Builder, x: Id) -> (Id, Id) {
 }
 
 /// Projects to the gate of the state and to beta.
-fn gates(g: &mut Builder, sizes: Mamba, x: Id) -> [Id; 2] {
-    let (heads, tokens, slots) = (sizes.heads, g.sequence_tokens(), g.slots());
+fn gates(g: &mut Builder, x: Id) -> [Id; 2] {
+    let (heads, tokens, slots) = (g.mamba_sizes().heads, g.sequence_tokens(), g.sequences());
     let beta = g.project(Role::SsmBeta, x);
     let beta = g.reshape(beta, [1, heads, tokens, slots]);
     let beta = g.unary(Op::Sigmoid, beta);
@@ -170,7 +184,7 @@ fn decay(g: &mut Builder, alpha: Id) -> Id {
 /// Qwen3-Next's delta net.
 fn next_linear(g: &mut Builder, input: &StateInput, x: Id) -> Id {
     let sizes = g.mamba_sizes();
-    let (tokens, slots) = (g.sequence_tokens(), g.slots());
+    let (tokens, slots) = (g.sequence_tokens(), g.sequences());
     let (mixed, z) = if g.has(Role::AttnQkv) { projections(g, x) } else { joined_projections(g, sizes, x) };
     let each = sizes.heads / sizes.groups.max(1);
     let both = g.project(Role::SsmBa, x);
@@ -183,12 +197,12 @@ fn next_linear(g: &mut Builder, input: &StateInput, x: Id) -> Id {
     let alpha = g.cont_as(alpha, [sizes.heads, tokens, slots, 1]);
     let gate = decay(g, alpha);
     let beta = g.reshape(beta, [1, sizes.heads, tokens, slots]);
-    delta_block(g, Some(input), sizes, [mixed, z], [gate, beta], Repeats::Interleaved)
+    delta_block(g, Some(input), Net { repeats: true, ..USUAL }, [mixed, z], [gate, beta])
 }
 
 /// As [`projections`] of older files: for each key head its query, key, values and gates.
 fn joined_projections(g: &mut Builder, sizes: Mamba, x: Id) -> (Id, Id) {
-    let (groups, tokens, slots) = (sizes.groups, g.sequence_tokens(), g.slots());
+    let (groups, tokens, slots) = (sizes.groups, g.sequence_tokens(), g.sequences());
     let key = sizes.state;
     let value = sizes.head().saturating_mul(sizes.heads) / groups.max(1);
     let width = key.saturating_add(value).saturating_mul(2);
@@ -208,29 +222,40 @@ fn joined_projections(g: &mut Builder, sizes: Mamba, x: Id) -> (Id, Id) {
     (g.concat(mixed, v, 0), z)
 }
 
-/// Whether queries and keys are repeated where there are more heads of values.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Repeats {
-    /// The operation takes them as they are.
-    Never,
-    /// Each as often as it has values.
-    Interleaved,
+/// How one delta net differs from another.
+#[derive(Clone, Copy)]
+pub(super) struct Net {
+    /// Queries and keys are repeated, each as often as it has values. Elsewhere the operation takes
+    /// them as they are.
+    pub(super) repeats: bool,
+    /// The activation of the gate behind it.
+    pub(super) gate: Op,
+    /// The convolution's columns are copied before they are written back.
+    pub(super) copies: bool,
 }
 
-/// What both delta nets share from the convolution on. Without `input` the states begin empty and
-/// are not kept.
+/// Qwen 3.5's.
+pub(super) const USUAL: Net = Net { repeats: false, gate: Op::Silu, copies: false };
+
+/// What the delta nets share from the convolution on. Without `input` the states begin empty and are
+/// not kept.
 pub(super) fn delta_block(
     g: &mut Builder,
     input: Option<&StateInput>,
-    sizes: Mamba,
+    net: Net,
     [mixed, z]: [Id; 2],
     [gate, beta]: [Id; 2],
-    repeats: Repeats,
 ) -> Id {
-    let (tokens, slots, head) = (g.sequence_tokens(), g.slots(), sizes.head());
+    let sizes = g.mamba_sizes();
+    let (tokens, slots, head) = (g.sequence_tokens(), g.sequences(), sizes.head());
+    let shape = [sizes.taps, sizes.channels()];
     let (window, state) = match input {
         Some(input) => {
-            let window = g.convolution_window(input, mixed, sizes.taps, sizes.channels());
+            let window = if net.copies {
+                g.copied_window(input, Cache::R, mixed, shape)
+            } else {
+                g.convolution_window(input, mixed, shape)
+            };
             (window, g.delta_state(input, head, sizes.heads))
         }
         None => empty_states(g, sizes, mixed),
@@ -241,7 +266,7 @@ pub(super) fn delta_block(
     let [q, k, v] = g.delta_heads(convolved, sizes);
     let [q, k] = [q, k].map(|part| {
         let part = g.unit_norm(part);
-        if repeats == Repeats::Never || sizes.groups == sizes.heads {
+        if !net.repeats || sizes.groups == sizes.heads {
             return part;
         }
         let [each, rows] = [sizes.heads / sizes.groups.max(1), tokens.saturating_mul(slots)];
@@ -251,7 +276,7 @@ pub(super) fn delta_block(
     });
     let delta = Delta { q, k, v, gate, beta };
     let attended = if input.is_some() { g.delta_attention(delta, state) } else { g.delta_net(delta, state, 1).0 };
-    let normed = g.gated_norm(attended, z);
+    let normed = g.gated_norm(attended, z, net.gate);
     let normed = g.reshape(normed, [head.saturating_mul(sizes.heads), tokens, slots, 1]);
     let out = g.project(Role::SsmOut, normed);
     g.by_token(out)
@@ -259,7 +284,7 @@ pub(super) fn delta_block(
 
 /// Returns a window and a state that begin with nothing.
 fn empty_states(g: &mut Builder, sizes: Mamba, mixed: Id) -> (Id, Id) {
-    let (slots, head) = (g.slots(), sizes.head());
+    let (slots, head) = (g.sequences(), sizes.head());
     let [before, state] = [[sizes.taps, sizes.channels(), slots, 1], [head, head, sizes.heads, slots]].map(|shape| {
         let room = g.constant(F32, shape);
         g.unary(Op::Fill, room)
