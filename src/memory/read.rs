@@ -53,6 +53,7 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
         keys.floats(key).is_some_and(|limits| limits.get(block).or(limits.last()).is_some_and(|&limit| limit > 1e-6))
     };
     let stacked = architecture::stacked(&facts);
+    let unturned = architecture::unturned(&facts);
     // Without limits of their own, DeepSeek V4's shared experts take those of the others.
     let own = !matches!(architecture, "deepseek4" | "dflash") || keys.floats("swiglu_clamp_shexp").is_some();
     let shared_limits = if own { "swiglu_clamp_shexp" } else { "swiglu_clamp_exp" };
@@ -72,7 +73,7 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
             recurrent: remembered.recurrent[block],
             indexed: remembered.indexed[block],
             deepstack: stacked.blocks.get(block).copied().unwrap_or(false),
-            nope: architecture::leaves_unturned(architecture, block),
+            nope: unturned.get(block).copied().unwrap_or(false),
             compressed: remembered.compressed[block],
             clamps_shared: limits(shared_limits, block),
             clamps_experts: limits("swiglu_clamp_exp", block),

@@ -65,10 +65,18 @@ pub(in crate::memory) fn has_alibi(structure: &Structure) -> bool {
     }
 }
 
-/// Returns whether a block leaves queries and keys as they are where others turn them by rope:
-/// each fourth of `SmolLM3` (`n_no_rope_layer_step`).
-pub(in crate::memory) fn leaves_unturned(architecture: &str, block: usize) -> bool {
-    architecture == "smollm3" && (block + 1).is_multiple_of(4)
+/// Returns which blocks leave queries and keys as they are where others turn them by rope: each
+/// fourth of `SmolLM3` (`n_no_rope_layer_step`), those that the header lists of Granite with windows
+/// (`rope_pattern`).
+pub(in crate::memory) fn unturned(header: &Header) -> Vec<bool> {
+    match header.architecture {
+        "smollm3" => (1..=header.blocks).map(|number| number.is_multiple_of(4)).collect(),
+        "granite_swa" => {
+            let turned = header.keys.array("attention.rope_pattern").unwrap_or_default();
+            turned.into_iter().map(|turned| turned == 0).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// The further parts of the input embeddings (deepstack).
@@ -84,7 +92,7 @@ pub(in crate::memory) struct Stacked {
 /// stand before the blocks that the header maps them to, of which the first has its own already.
 pub(in crate::memory) fn stacked(header: &Header) -> Stacked {
     match header.architecture {
-        "granite" => {
+        "granite" | "granite_swa" => {
             let map = header.keys.floats("deepstack_mapping").unwrap_or_default();
             let mut parts: Vec<f64> = map.iter().copied().filter(|&part| part >= 0.0).collect();
             parts.sort_by(f64::total_cmp);
