@@ -11,8 +11,8 @@ use crate::memory::place::Device;
 use crate::memory::structure::BlockKind;
 
 /// Rounds of a repetition that are built, at least: the first leaves the gaps that the second finds,
-/// and from the third on nothing is new. Where weights are copied some gaps are found by every other
-/// round only, so there an even number of rounds is stood for by an even one.
+/// and from the third on nothing is new. Some gaps are found by every other round only, so an even
+/// number of rounds is stood for by an even one.
 const ROUNDS: usize = 3;
 
 /// The longest period looked for; hybrids and sliding windows repeat after at most 8 blocks.
@@ -54,7 +54,19 @@ pub(super) fn blocks(load: &Load) -> Vec<u32> {
         })
     };
     let all: Vec<Signature> = (0u32..).zip(&structure.pattern).filter_map(sign).collect();
-    representatives(&all)
+    if adds_up(load) { all.iter().map(|block| block.block).collect() } else { representatives(&all) }
+}
+
+/// Returns whether the buffers grow with the blocks: each looks in its own way (a view) at something
+/// on another device, and each view is copied to its device for itself.
+fn adds_up(load: &Load) -> bool {
+    match load.structure.architecture.as_str() {
+        // The distances between tokens, an input; kernels of convolutions, flattened.
+        "t5" | "t5encoder" | "wavtokenizer-dec" => load.places.gpus() > 0,
+        // Caches of earlier blocks.
+        "gemma3n" | "gemma4" => !super::is_on_one_device(load),
+        _ => false,
+    }
 }
 
 fn representatives(all: &[Signature]) -> Vec<u32> {
@@ -63,8 +75,7 @@ fn representatives(all: &[Signature]) -> Vec<u32> {
     while at < all.len() {
         let (period, rounds) = repetition(&all[at..]);
         let stretch = &all[at..at + period * rounds];
-        let evens = if stretch.iter().any(|block| block.copied.is_some()) { (rounds + ROUNDS) % 2 } else { 0 };
-        let rounds = rounds.min(ROUNDS + evens);
+        let rounds = rounds.min(ROUNDS + (rounds + ROUNDS) % 2);
         let built = &stretch[stretch.len() - period * rounds..];
         let before = &stretch[..stretch.len() - built.len()];
         // Copied weights fit the gaps that those of the block before left, or not.
