@@ -197,6 +197,24 @@ pub(super) struct Tensor {
     visited: bool,
 }
 
+/// Stands for a tensor that a damaged file lacks, so that its graph can be built all the same.
+const MISSING: Tensor = Tensor {
+    op: Op::None,
+    kind: F32,
+    ne: [1; 4],
+    nb: [4; 4],
+    sources: [Id::NONE; SOURCES],
+    view_of: Id::NONE,
+    offset: 0,
+    home: Home::Graph,
+    detail: 0,
+    is_input: false,
+    is_output: false,
+    uses: 0,
+    is_dense: true,
+    visited: false,
+};
+
 impl Tensor {
     /// Returns a contiguous tensor without a source.
     #[inline]
@@ -348,9 +366,9 @@ pub(super) enum FusedOp {
 }
 
 impl Graph {
-    /// Returns a tensor.
+    /// Returns a tensor, one of a single element for [`Id::NONE`].
     pub(super) fn get(&self, id: Id) -> &Tensor {
-        &self.tensors[id.index()]
+        self.tensors.get(id.index()).unwrap_or(&MISSING)
     }
 
     /// Changes a tensor.
@@ -369,7 +387,7 @@ impl Graph {
     /// Adds what a tensor depends on, and itself, to the nodes (`ggml_build_forward_expand`): what
     /// was visited before stays where it is.
     pub(super) fn expand(&mut self, id: Id) {
-        if std::mem::replace(&mut self.get_mut(id).visited, true) {
+        if id == Id::NONE || std::mem::replace(&mut self.get_mut(id).visited, true) {
             return;
         }
         for source in self.get(id).sources() {
