@@ -89,6 +89,7 @@ fn exact(bytes: Bytes) -> Cell {
 const fn basis(basis: Basis) -> &'static str {
     match basis {
         Basis::Exact => "exact",
+        Basis::Measured => "measured",
         Basis::Formula => "formula",
         Basis::Guess => "guess",
     }

@@ -170,7 +170,7 @@ fn devices(case: &Case) -> Result<Devices, String> {
         "metal" => Backend::Metal,
         other => return Err(format!("unknown back-end {other}")),
     };
-    let gpu = |gpu: &CaseGpu| Gpu { name: gpu.name.clone(), memory: Bytes(gpu.memory_bytes) };
+    let gpu = |gpu: &CaseGpu| Gpu { name: gpu.name.clone(), memory: Bytes(gpu.memory_bytes), overhead: None };
     Ok(Devices { backend, gpus: case.gpus.iter().map(gpu).collect() })
 }
 

@@ -7,7 +7,7 @@ use crate::fit::{Advice, Fit, Judgement, PoolNeed, Verdict};
 use crate::library::{ModelId, Origin, Root, RootState};
 use crate::lmstudio::{Home, HomeBasis, SettingsBasis, SettingsFor};
 use crate::machine::{Device, DeviceMemory, MemorySample, Picture, Reading, Vendor};
-use crate::memory::{Basis, Bill, Kind, Line, Part, Placement, Pool, Settings};
+use crate::memory::{Backend, Basis, Bill, Kind, Line, Overhead, Part, Placement, Pool, Settings};
 use crate::report::{AlertReport, Detail, LibraryReport, ModelReport, Report, RootReport, SCHEMA, StateReport};
 use crate::units::Bytes;
 
@@ -78,6 +78,7 @@ pub(super) fn detail() -> Detail {
                 context: 4_096,
                 flash_attention: true,
             },
+            overhead: Overhead::usual(Backend::Cuda),
             profile: "server".into(),
             assumptions: vec!["cuda takes about 472 MB".into()],
         }),

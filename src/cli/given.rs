@@ -76,7 +76,7 @@ pub(super) fn target(given: &DevicesArguments, machine: Picture, config: &FitCon
     };
     if backend != Backend::None && now.gpus.is_empty() {
         // Placed on a GPU nobody gave a size: the bill stands, a verdict would not.
-        let gpu = Gpu { name: backend.name().to_uppercase(), memory: Bytes(u64::MAX) };
+        let gpu = Gpu { name: backend.name().to_uppercase(), memory: Bytes(u64::MAX), overhead: None };
         return Ok(Target { devices: Devices { backend, gpus: vec![gpu] }, now, best, is_judged: false });
     }
     (now.backend, best.backend) = (backend, backend);
@@ -87,7 +87,9 @@ pub(super) fn target(given: &DevicesArguments, machine: Picture, config: &FitCon
         let gpus = now.gpus.iter().zip(&given.gpus);
         Devices {
             backend,
-            gpus: gpus.map(|(gpu, given)| Gpu { name: gpu.name.to_string(), memory: given.1 }).collect(),
+            gpus: gpus
+                .map(|(gpu, given)| Gpu { name: gpu.name.to_string(), memory: given.1, overhead: None })
+                .collect(),
         }
     };
     Ok(Target { devices, now, best, is_judged: true })

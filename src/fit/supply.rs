@@ -87,7 +87,11 @@ impl Supply {
     /// Returns the devices a bill is drawn up for. A single GPU takes every layer whatever its
     /// memory, so its memory is left out of the value: a plan then outlives changes of it.
     pub fn devices(&self) -> Devices {
-        let gpus = self.gpus.iter().zip(self.shares()).map(|(gpu, memory)| Gpu { name: gpu.name.to_string(), memory });
+        let gpus = self.gpus.iter().zip(self.shares()).map(|(gpu, memory)| Gpu {
+            name: gpu.name.to_string(),
+            memory,
+            overhead: None,
+        });
         Devices { backend: self.backend, gpus: gpus.collect() }
     }
 

@@ -9,7 +9,7 @@ use super::graph;
 use super::place::{Device, Places};
 use super::sizes::Sizes;
 use super::weights::weights;
-use super::{Backend, Devices, EngineProfile, FlashAttention, Projector, Settings, Structure};
+use super::{Backend, Devices, EngineProfile, FlashAttention, Overhead, Projector, Settings, Structure};
 use crate::units::Bytes;
 
 /// What a model takes, by pool and part.
@@ -19,6 +19,8 @@ pub struct Bill {
     pub lines: Vec<Line>,
     /// Where the layers were placed.
     pub placement: Placement,
+    /// What the back-end adds on each GPU, and how far off that may be.
+    pub overhead: Option<Overhead>,
     /// The engine profile's name.
     pub profile: String,
     /// What the bill assumes, in words for the user.
@@ -78,6 +80,8 @@ pub enum Part {
 pub enum Basis {
     /// To the byte.
     Exact,
+    /// Measured on this machine.
+    Measured,
     /// By a formula checked against llama.cpp.
     Formula,
     /// A documented guess.
@@ -146,9 +150,14 @@ pub fn bill(
         let pool = if places.gpus() == 0 { Pool::Host } else { Pool::Gpu(0) };
         lines.0.extend(projector.lines(pool));
     }
-    for gpu in 0..places.gpus() {
-        lines.add(gpu_pool(gpu), Part::Backend, Basis::Guess, overhead(backend));
+    let usual = Overhead::usual(backend);
+    for (gpu, device) in devices.gpus.iter().take(places.gpus()).enumerate() {
+        if let Some(added) = device.overhead.map(Overhead::measured).or(usual) {
+            lines.add(gpu_pool(gpu), Part::Backend, added.basis, added.bytes);
+        }
     }
+    let first = devices.gpus.first().filter(|_| places.gpus() > 0);
+    let overhead = first.and_then(|gpu| gpu.overhead.map(Overhead::measured).or(usual));
 
     let mut by_gpu = vec![0; devices.gpus.len()];
     for place in places.layers() {
@@ -166,8 +175,9 @@ pub fn bill(
             context: u32::try_from(sizes.context()).unwrap_or(u32::MAX),
             flash_attention: flash,
         },
+        overhead,
         profile: profile.name.clone(),
-        assumptions: assumptions(structure, projector, settings, backend),
+        assumptions: assumptions(structure, projector, settings, backend, overhead),
     }
 }
 
@@ -198,21 +208,11 @@ fn gpu_pool(gpu: usize) -> Pool {
 /// (`output_reserve` in `llama-context.cpp`). It grows when more rows are asked for.
 fn output(structure: &Structure, settings: &Settings, sizes: &Sizes) -> Bytes {
     let dimensions = &structure.dimensions;
-    let embedding = if settings.embeddings { u64::from(dimensions.embedding_out) } else { 0 };
+    // T5's decoder reads what its encoder put out.
+    let embeds = settings.embeddings || structure.architecture == "t5";
+    let embedding = if embeds { u64::from(dimensions.embedding_out) } else { 0 };
     let row = Bytes(u64::from(dimensions.vocabulary)).saturating_add(Bytes(embedding)).saturating_mul(4);
     row.saturating_mul(sizes.slots)
-}
-
-/// Returns what a back-end takes on each GPU outside llama.cpp's accounting: contexts, kernels,
-/// libraries. Medians of public load logs; they hardly move with the model.
-const fn overhead(backend: Backend) -> Bytes {
-    let mib = match backend {
-        Backend::Cuda => 450,
-        Backend::Rocm => 400,
-        Backend::Vulkan => 32,
-        Backend::Metal | Backend::None => 0,
-    };
-    Bytes::MIB.saturating_mul(mib)
 }
 
 /// Says what the bill takes for granted.
@@ -221,12 +221,13 @@ fn assumptions(
     projector: Option<&Projector>,
     settings: &Settings,
     backend: Backend,
+    overhead: Option<Overhead>,
 ) -> Vec<String> {
     let mut assumptions = structure.notes.clone();
     assumptions.extend(projector.into_iter().flat_map(|projector| projector.notes.iter().cloned()));
-    if backend != Backend::None && overhead(backend) != Bytes::ZERO {
-        let share = overhead(backend);
-        assumptions.push(format!("{} takes about {share} on each GPU beside the model", backend.name()));
+    if let Some(Overhead { bytes, least, most, basis: Basis::Guess }) = overhead {
+        let name = backend.name();
+        assumptions.push(format!("{name} takes about {bytes} on each GPU beside the model ({least} to {most} seen)"));
     }
     if settings.mtp {
         assumptions.push("multi-token prediction keeps two drafts beside each recurrent state".into());

@@ -20,6 +20,8 @@ pub struct Gpu {
     pub name: String,
     /// The memory by whose share layers are spread over several GPUs (llama.cpp takes free memory).
     pub memory: Bytes,
+    /// What the back-end takes on it beside the model, where that was measured on this machine.
+    pub overhead: Option<Bytes>,
 }
 
 /// A compute back-end of llama.cpp.

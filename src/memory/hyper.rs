@@ -37,12 +37,14 @@ hyperparameters! {
     AttentionValueScale = "attention.value_scale" float,
     AttnResBlockSize = "attn_res.block_size" number,
     BlockSize = "block_size" number,
-    BonusAnchor = "sample_from_anchor" cleared,
+    BonusAnchor = "sample_from_anchor" denied,
     ClampKqv = "attention.clamp_kqv" float,
+    ClassifierPooling = "classifier.pooling_type" number,
     ConvGroupSize = "conv_group_size" number,
     ConvKernelSize = "conv_kernel_size" number,
+    ConvnextBlocks = "convnext.block_count" number,
+    DecisionBlocks = "decision.block_count" number,
     DecoderBlockCount = "decoder_block_count" number,
-    DeepstackLayers = "n_deepstack_layers" number,
     EmbeddingScale = "embedding_scale" float,
     ExpertCount = "expert_count" number,
     ExpertFeedForwardLength = "expert_feed_forward_length" number,
@@ -57,6 +59,8 @@ hyperparameters! {
     ExpertsPerGroup = "experts_per_group" number,
     FinalLogitSoftcapping = "final_logit_softcapping" float,
     FullAttentionInterval = "full_attention_interval" number,
+    HrmLayersPerStack = "hrm.layers_per_stack" number,
+    HrmLCycles = "hrm.l_cycles" number,
     HyperConnections = "hyper_connection.count" number,
     IndexerBlockSize = "attention.indexer.block_size" number,
     IndexerHeads = "attention.indexer.head_count" number,
@@ -75,6 +79,7 @@ hyperparameters! {
     LogitScale = "logit_scale" float,
     MaxAlibiBias = "attention.max_alibi_bias" float,
     MoeEveryNLayers = "moe_every_n_layers" number,
+    NumLoops = "num_loops" number,
     NormBeforeFc = "norm_before_fc" flag,
     NormBeforeResidual = "norm_before_residual" flag,
     OutputGroupCount = "attention.output_group_count" number,
@@ -82,6 +87,7 @@ hyperparameters! {
     PleHeadsPerNgram = "ple.heads_per_ngram" number,
     PleLayer = "ple.layers" first,
     PleNgramSize = "ple.ngram_size" number,
+    PosnetBlocks = "posnet.block_count" number,
     PoolingType = "pooling_type" number,
     QLoraRank = "attention.q_lora_rank" number,
     ResidualScale = "residual_scale" float,
@@ -89,12 +95,13 @@ hyperparameters! {
     RopeDimensions = "rope.dimension_count" number,
     RopeDimensionsSwa = "rope.dimension_count_swa" number,
     RopeSections = "rope.dimension_sections" sections,
-    RopeUntuned = "rope.scaling.finetuned" cleared,
+    RopeUntuned = "rope.scaling.finetuned" denied,
     RopeOriginalContext = "rope.scaling.original_context_length" number,
     RouterLogitSoftcapping = "router_logit_softcapping" float,
     SelectorRank = "selector_rank" number,
     SelectorTopK = "selector_top_k" number,
     ShortconvLCache = "shortconv.l_cache" number,
+    SkipLoopFinalNorm = "skip_loop_final_norm" flag,
     SinkhornIterations = "hyper_connection.sinkhorn_iterations" number,
     HashLayers = "hash_layer_count" number,
     OutputLoraRank = "attention.output_lora_rank" number,
@@ -155,9 +162,9 @@ mod value {
         keys.array(key).and_then(|list| list.first().map(|first| first.saturating_add(1)))
     }
 
-    /// Whether a flag that is set by default is cleared.
-    pub(super) fn cleared(keys: &Keys, key: &str) -> Option<u32> {
-        keys.flag(key).map(|set| u32::from(!set))
+    /// Whether a flag is there and not set.
+    pub(super) fn denied(keys: &Keys, key: &str) -> Option<u32> {
+        keys.flag(key).map(|flag| u32::from(!flag))
     }
 
     /// Whether an activation is one of the kinds of gelu.

@@ -90,7 +90,8 @@ mod tests {
     use crate::units::Bytes;
 
     fn devices(memory: &[u64]) -> Devices {
-        let gpus = memory.iter().map(|&gib| Gpu { name: String::new(), memory: Bytes(gib << 30) }).collect();
+        let gpus =
+            memory.iter().map(|&gib| Gpu { name: String::new(), memory: Bytes(gib << 30), overhead: None }).collect();
         Devices { backend: Backend::Cuda, gpus }
     }
 

@@ -58,6 +58,7 @@ impl Projector {
                 context: 0,
                 flash_attention: false,
             },
+            overhead: None,
             profile: profile.name.clone(),
             assumptions: self.notes.clone(),
         }

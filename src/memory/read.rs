@@ -22,7 +22,9 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
     let blocks = keys.required("block_count", MOST_BLOCKS)?;
     let mtp = keys.number("nextn_predict_layers").unwrap_or(0).min(blocks);
     let tensors = Tensors::sort(header, blocks, &mut notes)?;
-    let embedding = keys.required("embedding_length", 1 << 24)?;
+    // What a WavTokenizer calls the length of its embeddings is that of what it puts out.
+    let width = if architecture == "wavtokenizer-dec" { "features_length" } else { "embedding_length" };
+    let embedding = keys.required(width, 1 << 24)?;
 
     let count = blocks as usize;
     let heads = keys.by_block("attention.head_count", count).unwrap_or_else(|| vec![0; count]);
@@ -46,9 +48,12 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
     let head = head_sizes(architecture, &keys, embedding, heads.first().copied().unwrap_or(0));
 
     let (layouts, layout_of) = unique(tensors.blocks);
+    let (_, shape_of) = unique(layouts.iter().map(|layout| without_precision(layout)).collect());
     let limits = |key: &str, block: usize| {
         keys.floats(key).is_some_and(|limits| limits.get(block).or(limits.last()).is_some_and(|&limit| limit > 1e-6))
     };
+    let stacked = architecture::stacked(&facts);
+    let unturned = architecture::unturned(&facts);
     // Without limits of their own, DeepSeek V4's shared experts take those of the others.
     let own = !matches!(architecture, "deepseek4" | "dflash") || keys.floats("swiglu_clamp_shexp").is_some();
     let shared_limits = if own { "swiglu_clamp_shexp" } else { "swiglu_clamp_exp" };
@@ -57,6 +62,7 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
         let (head_k, head_v) = if windowed { head.windowed } else { head.full };
         BlockKind {
             layout: layout_of[block],
+            shape: shape_of[usize::from(layout_of[block])],
             heads: heads[block],
             heads_kv: heads_kv[block],
             head_k,
@@ -66,6 +72,8 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
             windowed,
             recurrent: remembered.recurrent[block],
             indexed: remembered.indexed[block],
+            deepstack: stacked.blocks.get(block).copied().unwrap_or(false),
+            nope: unturned.get(block).copied().unwrap_or(false),
             compressed: remembered.compressed[block],
             clamps_shared: limits(shared_limits, block),
             clamps_experts: limits("swiglu_clamp_exp", block),
@@ -83,7 +91,7 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
         quantisation: header.metadata.file_type().map(str::to_owned),
         parameters: parameters(header),
         notes,
-        dimensions: dimensions(header, &keys, embedding, windows.tokens, remembered.indexer),
+        dimensions: dimensions(header, architecture, &keys, embedding, windows.tokens, stacked.parts, remembered.indexer),
         memory: Memory {
             any: remembered.any,
             windowed: windows.blocks.contains(&true),
@@ -117,14 +125,18 @@ struct Tensors {
 impl Tensors {
     fn sort(header: &Header, blocks: u32, notes: &mut Vec<String>) -> Result<Tensors, StructureError> {
         let mut sorted = Tensors {
-        globals: Vec::new(),
+            globals: Vec::new(),
             blocks: vec![Vec::new(); blocks as usize],
             shows: vec![Shown::default(); blocks as usize],
         };
         let mut unknown = 0u32;
         for (index, tensor) in header.tensors.iter().enumerate() {
             let (block, stem) = split_block(&tensor.name);
-            let (role, suffix) = split_role(stem);
+            // An encoder's blocks share their numbers with the decoder's.
+            let (role, suffix) = match block {
+                Some(_) if tensor.name.starts_with("enc.") => split_role(&format!("enc.{stem}")),
+                _ => split_role(stem),
+            };
             if role == Role::CrossAttnRelB {
                 continue; // Stored by some t5 conversions, never loaded.
             }
@@ -148,6 +160,7 @@ impl Tensors {
             notes.push(format!("{unknown} tensors of unknown type are billed by their room in the file"));
         }
         sorted.blocks.iter_mut().for_each(|list| list.sort_unstable());
+        sorted.globals.sort_unstable();
         Ok(sorted)
     }
 }
@@ -171,6 +184,7 @@ fn split_role(stem: &str) -> (Role, Suffix) {
         Some((name, "bias")) => (name, Suffix::Bias),
         Some((name, "scale")) => (name, Suffix::Scale),
         Some((name, "input_scale")) => (name, Suffix::Other),
+        Some((name @ "ffn.act", "scales")) => (name, Suffix::Scale),
         Some((name, "lora_a")) => (name, Suffix::LoraA),
         Some((name, "lora_b")) => (name, Suffix::LoraB),
         _ => (stem, Suffix::Other),
@@ -219,6 +233,18 @@ fn unique<T: Ord + Clone>(values: Vec<T>) -> (Vec<T>, Vec<u16>) {
     (list, indices)
 }
 
+/// Returns a layout without what back-ends do not tell apart: quantised matrices are alike. Beside
+/// shared experts all stay as they are, since those of one type are computed together.
+fn without_precision(layout: &[TensorShape]) -> Vec<TensorShape> {
+    const ANY: TensorType = TensorType(2);
+    let shares = layout.iter().any(|tensor| tensor.role == Role::FfnUpShexp);
+    let alike = |tensor: &TensorShape| {
+        let kind = if tensor.kind.is_quantised() && !shares { ANY } else { tensor.kind };
+        TensorShape { kind, ..*tensor }
+    };
+    layout.iter().map(alike).collect()
+}
+
 /// The widths of a key and a value head, in full and in windowed blocks.
 struct HeadSizes {
     full: (u32, u32),
@@ -247,12 +273,26 @@ fn keys_only(keys: &Keys) -> bool {
     has("attention.key_length_mla") && has("attention.value_length_mla")
 }
 
-fn dimensions(header: &Header, keys: &Keys, embedding: u32, window: u32, indexer: (u32, u32)) -> Dimensions {
+fn dimensions(
+    header: &Header,
+    architecture: &str,
+    keys: &Keys,
+    embedding: u32,
+    window: u32,
+    deepstack: u32,
+    indexer: (u32, u32),
+) -> Dimensions {
     let tokens = header.metadata.array_len("tokenizer.ggml.tokens").map(clamp);
+    // A ModernBERT with a decision head puts out a score for each type of question.
+    let decides = architecture == "modern-bert" && keys.number("decision.block_count").is_some_and(|blocks| blocks != 0);
     let rows = header.tensors.iter().find(|tensor| &*tensor.name == "token_embd.weight");
     Dimensions {
         embedding,
-        embedding_out: keys.number("embedding_length_out").unwrap_or(embedding),
+        embedding_out: match architecture {
+            _ if decides => 3,
+            "wavtokenizer-dec" => keys.number("embedding_length").unwrap_or(embedding),
+            _ => keys.number("embedding_length_out").unwrap_or(embedding),
+        },
         vocabulary: tokens
             .or_else(|| keys.number("vocab_size"))
             .or_else(|| rows.map(|tensor| clamp(tensor.dims[1])))
@@ -260,7 +300,7 @@ fn dimensions(header: &Header, keys: &Keys, embedding: u32, window: u32, indexer
         experts: keys.number("expert_count").unwrap_or(0),
         window,
         per_layer_embedding: keys.number("embedding_length_per_layer_input").unwrap_or(0),
-        deepstack: keys.number("n_deepstack_layers").unwrap_or(0),
+        deepstack,
         indexer: indexer.0,
         indexer_value: indexer.1,
     }

@@ -1,5 +1,6 @@
 //! What llama.cpp makes of the settings: cells, streams, tokens of a micro-batch, rows of logits.
 
+use super::architecture::has_encoder;
 use super::{EngineProfile, FlashAttention, LogitRows, Settings, Structure, compressed};
 
 /// llama.cpp's `LLAMA_MAX_SEQ`.
@@ -47,6 +48,7 @@ impl Sizes {
         let cells = (context / streams).next_multiple_of(CELLS).max(CELLS);
         let tokens = micro.min(cells.saturating_mul(streams));
         let reserved = match profile.logit_rows {
+            _ if has_encoder(&structure.architecture) => batch,
             LogitRows::Slots => slots,
             LogitRows::Batch | LogitRows::Count(0) => batch,
             LogitRows::Count(rows) => u64::from(rows),

@@ -94,6 +94,9 @@ pub struct Memory {
 pub struct BlockKind {
     /// Its tensors, an index into [`Structure::layouts`].
     pub layout: u16,
+    /// Kinds whose layouts differ in the precision of weights alone have the same number here: on
+    /// the device of their weights their graphs take the same room.
+    pub shape: u16,
     /// Query heads.
     pub heads: u32,
     /// Key and value heads.
@@ -112,6 +115,10 @@ pub struct BlockKind {
     pub recurrent: bool,
     /// Whether it has an indexer cache (sparse attention).
     pub indexed: bool,
+    /// Whether a further part of the input embeddings is added before it (deepstack).
+    pub deepstack: bool,
+    /// Whether it leaves queries and keys as they are where other blocks turn them by rope.
+    pub nope: bool,
     /// Whether the gates of its shared experts have limits.
     pub clamps_shared: bool,
     /// Whether the gates of its experts have limits.

@@ -144,7 +144,8 @@ impl Weights {
         let (Some(embedding), None) = (find(Role::TokenEmbd), find(Role::Output)) else {
             return;
         };
-        if !architecture::has_output_layer(&structure.architecture) {
+        // bitnet multiplies with the one that the input reads.
+        if !architecture::has_output_layer(&structure.architecture) || structure.architecture == "bitnet" {
             return;
         }
         let place = places.output();

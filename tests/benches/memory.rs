@@ -12,7 +12,7 @@ fn bills(criterion: &mut Criterion) {
             Some((row["name"].as_str()?.to_owned(), serde_json::from_value(row["structure"].take()).ok()?))
         })
         .collect();
-    let gpu = |index: u32| Gpu { name: format!("CUDA{index}"), memory: Bytes::GIB.saturating_mul(24) };
+    let gpu = |index: u32| Gpu { name: format!("CUDA{index}"), memory: Bytes::GIB.saturating_mul(24), overhead: None };
     let devices = Devices { backend: Backend::Cuda, gpus: (0..2).map(gpu).collect() };
     let profile = EngineProfile::server();
     let settings = Settings { gpu_layers: GpuLayers::Count(20), ..Settings::default() };

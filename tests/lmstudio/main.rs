@@ -14,7 +14,9 @@ use fitwatch::lmstudio::{
     AppSettings, DefaultContext, HomeBasis, LoadSettings, SettingsBasis, parse_model_config, parse_settings,
     settings_for,
 };
-use fitwatch::memory::{CacheType, Dimensions, FlashAttention, GpuLayers, Kind, Memory, Settings, Structure};
+use fitwatch::memory::{
+    CacheType, Dimensions, FlashAttention, GpuLayers, Hyperparameters, Kind, Memory, Settings, Structure,
+};
 use fitwatch::units::Bytes;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -96,6 +98,7 @@ fn structure_of(blocks: u32) -> Structure {
         notes: Vec::new(),
         dimensions: Dimensions::default(),
         memory: Memory::default(),
+        hyper: Hyperparameters::default(),
         globals: Vec::new(),
         layouts: Vec::new(),
         kinds: Vec::new(),

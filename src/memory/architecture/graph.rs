@@ -1,16 +1,15 @@
 //! What an architecture's name alone decides about its graph.
 
 use super::super::hyper::Hyper;
+use super::super::keys::clamp;
 use super::super::structure::Structure;
+use super::Header;
 use super::super::tensor::Role;
 
 /// Returns whether a batch is either tokens or embeddings, never both
 /// (`llm_arch_supports_mixed_batch`).
 pub(in crate::memory) fn has_separate_batches(architecture: &str) -> bool {
-    matches!(
-        architecture,
-        "cogvlm" | "deepseek4" | "graniteswitch" | "eagle3" | "dflash" | "gemma4-assistant"
-    )
+    matches!(architecture, "cogvlm" | "deepseek4" | "graniteswitch" | "eagle3" | "dflash" | "gemma4-assistant")
 }
 
 /// Returns whether a position is four numbers (multimodal rope, `llama_model_rope_type`).
@@ -36,6 +35,99 @@ pub(in crate::memory) fn fuses_limits(structure: &Structure, experts: bool) -> b
         "dflash" => structure.hyper.number(Hyper::HyperConnections) != 0,
         "maple" | "hy_v4" => experts,
         _ => false,
+    }
+}
+
+/// Returns whether input embeddings are multiplied (`f_embedding_scale`): minicpm has a default.
+pub(in crate::memory) fn scales_embeddings(structure: &Structure) -> bool {
+    structure.hyper.float(Hyper::EmbeddingScale) != 0.0 || structure.architecture == "minicpm"
+}
+
+/// Returns whether both halves of a block are multiplied before they are added
+/// (`f_residual_scale`): minicpm has a default.
+pub(in crate::memory) fn scales_residuals(structure: &Structure) -> bool {
+    structure.hyper.float(Hyper::ResidualScale) != 0.0 || structure.architecture == "minicpm"
+}
+
+/// Returns whether logits are multiplied (`f_logit_scale`): minicpm has a default.
+pub(in crate::memory) fn scales_logits(structure: &Structure) -> bool {
+    structure.hyper.float(Hyper::LogitScale) != 0.0 || structure.architecture == "minicpm"
+}
+
+/// Returns whether attention is biased by distance (`f_max_alibi_bias`). Of baichuan only the 13B
+/// model is, which llama.cpp tells by its depth.
+pub(in crate::memory) fn has_alibi(structure: &Structure) -> bool {
+    match structure.architecture.as_str() {
+        "bloom" | "jina-bert-v2" | "refact" => true,
+        "baichuan" => structure.blocks == 40,
+        "jais" | "mpt" => structure.hyper.float(Hyper::MaxAlibiBias) > 0.0,
+        _ => false,
+    }
+}
+
+/// Returns which blocks leave queries and keys as they are where others turn them by rope: each
+/// fourth of `SmolLM3` (`n_no_rope_layer_step`), those that the header lists of Granite with windows
+/// (`rope_pattern`).
+pub(in crate::memory) fn unturned(header: &Header) -> Vec<bool> {
+    match header.architecture {
+        "smollm3" => (1..=header.blocks).map(|number| number.is_multiple_of(4)).collect(),
+        "granite_swa" => {
+            let turned = header.keys.array("attention.rope_pattern").unwrap_or_default();
+            turned.into_iter().map(|turned| turned == 0).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The further parts of the input embeddings (deepstack).
+#[derive(Debug, Default)]
+pub(in crate::memory) struct Stacked {
+    /// How many there are.
+    pub(in crate::memory) parts: u32,
+    /// Before which blocks one is added.
+    pub(in crate::memory) blocks: Vec<bool>,
+}
+
+/// Returns the further parts of the input embeddings: Qwen3-VL's follow its first blocks, Granite's
+/// stand before the blocks that the header maps them to, of which the first has its own already.
+pub(in crate::memory) fn stacked(header: &Header) -> Stacked {
+    match header.architecture {
+        "granite" | "granite_swa" => {
+            let map = header.keys.floats("deepstack_mapping").unwrap_or_default();
+            let mut parts: Vec<f64> = map.iter().copied().filter(|&part| part >= 0.0).collect();
+            parts.sort_by(f64::total_cmp);
+            parts.dedup();
+            let blocks = map.iter().enumerate().map(|(block, &part)| block > 0 && part >= 0.0).collect();
+            Stacked { parts: clamp(parts.len() as u64), blocks }
+        }
+        "qwen3vl" | "qwen3vlmoe" | "qwen3tts" => {
+            let parts = header.keys.number("n_deepstack_layers").unwrap_or(0);
+            let blocks = (0..header.blocks).map(|block| (1..=parts as usize).contains(&block)).collect();
+            Stacked { parts, blocks }
+        }
+        _ => Stacked::default(),
+    }
+}
+
+/// Returns whether the model runs through its blocks several times.
+pub(in crate::memory) fn is_looped(structure: &Structure) -> bool {
+    matches!(structure.architecture.as_str(), "nanbeige" | "hrm_text")
+}
+
+/// Returns the block whose tensors a block uses: its own, but in models that run through their
+/// blocks several times.
+pub(in crate::memory) fn lender(structure: &Structure, block: u32) -> u32 {
+    let number = |key: Hyper| structure.hyper.number(key);
+    match structure.architecture.as_str() {
+        "nanbeige" => block.checked_rem(structure.blocks / number(Hyper::NumLoops).max(1)).unwrap_or(block),
+        // The low stack's tensors come first in the file, then the high one's, which ends a cycle.
+        "hrm_text" => {
+            let stack = number(Hyper::HrmLayersPerStack).max(1);
+            let low_cycles = number(Hyper::HrmLCycles);
+            let is_high = (block / stack).checked_rem(low_cycles.saturating_add(1)) == Some(low_cycles);
+            block % stack + if is_high { stack } else { 0 }
+        }
+        _ => block,
     }
 }
 

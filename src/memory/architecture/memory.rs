@@ -42,6 +42,8 @@ enum Rule {
     First(u32),
     /// A cache in all but the last blocks, which share theirs (`shared_kv_layers`).
     Shared,
+    /// Caches, but another model's.
+    Borrowed,
     /// A cache in every block.
     Attention,
     /// What the tensors show.
@@ -63,6 +65,7 @@ fn rule(architecture: &str) -> Rule {
         // The count is fixed in `gemma3n.cpp`, whatever `shared_kv_layers` says.
         "gemma3n" => Rule::First(20),
         "gemma4" => Rule::Shared,
+        "gemma4-assistant" => Rule::Borrowed,
         name if is_known(name) => Rule::Attention,
         _ => Rule::Unknown,
     }
@@ -76,7 +79,7 @@ pub(in crate::memory) fn remembered(header: &Header) -> Remembered {
     // Plain caches leave the MTP blocks out, unless the file holds nothing else.
     let in_trunk = |block: usize| trunk == 0 || block < trunk;
     let recurrent = match rule {
-        Rule::Nothing | Rule::First(_) | Rule::Shared | Rule::Attention => vec![false; blocks],
+        Rule::Nothing | Rule::First(_) | Rule::Shared | Rule::Borrowed | Rule::Attention => vec![false; blocks],
         Rule::Recurrent | Rule::Both => each(&|block| block < trunk),
         Rule::ByHeads => each(&|block| block < trunk && header.heads_kv[block] == 0),
         Rule::Interval(every) => {
@@ -92,7 +95,7 @@ pub(in crate::memory) fn remembered(header: &Header) -> Remembered {
         Rule::Unknown => each(&|block| header.shows[block].recurrent),
     };
     let cached = match rule {
-        Rule::Nothing | Rule::Recurrent => vec![false; blocks],
+        Rule::Nothing | Rule::Recurrent | Rule::Borrowed => vec![false; blocks],
         Rule::Both | Rule::Attention => each(&in_trunk),
         // A hybrid's filter asks for "not recurrent" alone, so an MTP block keeps its cache there.
         Rule::ByHeads => each(&|block| !recurrent[block] && (header.architecture != "glm5-next" || block < trunk)),
@@ -215,7 +218,7 @@ fn assumed(header: &Header, rule: &Rule, notes: &mut Vec<String>) {
             header.architecture
         ));
     }
-    if matches!(header.architecture, "t5" | "hrm_text" | "wavtokenizer-dec") {
+    if header.architecture == "hrm_text" {
         notes.push(format!("buffers of {} are a guess", header.architecture));
     }
 }

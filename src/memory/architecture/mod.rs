@@ -14,10 +14,12 @@ mod names;
 mod windows;
 
 pub(super) use graph::{
-    applies_scale, caps_attention, fuses_limits, has_sections, has_separate_batches, scans_states, takes_states_back,
+    applies_scale, caps_attention, fuses_limits, has_alibi, has_sections, has_separate_batches, is_looped,
+    lender, scales_embeddings, scales_logits, scales_residuals, scans_states, stacked, unturned,
+    takes_states_back,
 };
 pub(super) use memory::remembered;
-pub(super) use names::{has_output_layer, is_drafter, is_encoder};
+pub(super) use names::{has_encoder, has_output_layer, is_drafter, is_encoder};
 pub(super) use windows::windows;
 
 use super::keys::Keys;

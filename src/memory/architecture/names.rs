@@ -165,7 +165,7 @@ pub(in crate::memory) fn is_known(architecture: &str) -> bool {
 
 /// Returns whether the architecture only embeds or scores text.
 pub(in crate::memory) fn is_encoder(architecture: &str) -> bool {
-    !has_output_layer(architecture) || matches!(architecture, "gemma-embedding" | "llama-embed")
+    !has_output_layer(architecture) || matches!(architecture, "gemma-embedding" | "llama-embed" | "t5encoder")
 }
 
 /// Returns whether the model ends in logits over the vocabulary: its token embedding serves as
@@ -182,8 +182,13 @@ pub(in crate::memory) fn has_output_layer(architecture: &str) -> bool {
             | "neo-bert"
             | "nomic-bert"
             | "nomic-bert-moe"
-            | "t5encoder"
     )
+}
+
+/// Returns whether a part of the model runs ahead of the rest over a whole batch
+/// (`llama_model_has_encoder`): then every token of a batch may be put out.
+pub(in crate::memory) fn has_encoder(architecture: &str) -> bool {
+    matches!(architecture, "t5" | "t5encoder" | "eagle3" | "dflash")
 }
 
 /// Returns whether files of this architecture only help another model to speculate.

@@ -92,7 +92,7 @@ pub(in crate::memory) fn windows(header: &Header) -> Windows {
         list.resize(header.blocks, 0);
         Some(list.into_iter().map(|flag| flag != 0).collect::<Vec<bool>>())
     };
-    let blocks = match which {
+    let mut blocks = match which {
         Which::Period(period, global) => listed().unwrap_or_else(|| {
             let period = header.keys.number("attention.sliding_window_pattern").unwrap_or(period);
             (0..header.blocks).map(|block| block < header.trunk && in_window(block, period, global)).collect()
@@ -101,6 +101,11 @@ pub(in crate::memory) fn windows(header: &Header) -> Windows {
         Which::Every => vec![true; header.blocks],
         Which::Attention => header.heads_kv.iter().map(|&heads| heads != 0).collect(),
     };
+    if header.architecture == "modern-bert" {
+        // The blocks of a decision head see everything.
+        let decision = header.keys.number("decision.block_count").unwrap_or(0) as usize;
+        blocks[header.blocks.saturating_sub(decision)..].fill(false);
+    }
     Windows { tokens, blocks }
 }
 

@@ -37,7 +37,6 @@ impl Buffer {
     /// Takes room (`ggml_dyn_tallocr_alloc`): the smallest gap that fits, the later of two alike,
     /// the endless one only where no other fits.
     fn take(&mut self, size: u64) -> u64 {
-        let size = self.padded(size);
         let (last, inner) = self.gaps.split_last().map_or((0, &[][..]), |(_, inner)| (inner.len(), inner));
         let mut best = last;
         let mut least = u64::MAX;
@@ -63,7 +62,6 @@ impl Buffer {
     /// Room of no size is given back too, as ggml does: it may become a gap of its own, and stand
     /// between two others that would have joined.
     fn give(&mut self, offset: u64, size: u64) {
-        let size = self.padded(size);
         let end = offset.saturating_add(size);
         for index in 0..self.gaps.len() {
             let gap = self.gaps[index];
@@ -109,10 +107,11 @@ struct State {
     readers: u32,
     /// Views of it that are still to be read.
     views: u32,
+    /// It holds room in its back-end's buffer.
+    holds: bool,
     backend: u8,
     offset: u64,
-    /// It holds room in its buffer.
-    holds: bool,
+    size: u64,
 }
 
 /// Returns the bytes that each back-end's compute buffer needs.
@@ -184,10 +183,11 @@ impl Walk<'_> {
                 }
             }
         }
-        let size = self.backends.allocated(BackendId(backend), self.graph, id);
-        let offset = self.buffers[usize::from(backend)].take(size);
+        let buffer = &mut self.buffers[usize::from(backend)];
+        let size = buffer.padded(self.backends.allocated(BackendId(backend), self.graph, id));
+        let offset = buffer.take(size);
         let state = &mut self.states[id.index()];
-        (state.backend, state.offset) = (backend, offset);
+        (state.backend, state.offset, state.size) = (backend, offset, size);
     }
 
     /// Puts a result where a source lies that nothing else reads.
@@ -200,15 +200,14 @@ impl Walk<'_> {
             return false;
         }
         self.states[source.index()].holds = false;
-        let taken = &mut self.states[id.index()];
-        (taken.backend, taken.offset) = (state.backend, state.offset);
         // A back-end may have given the source more than its elements need.
         let buffer = &mut self.buffers[usize::from(state.backend)];
-        let had = buffer.padded(self.backends.allocated(BackendId(state.backend), self.graph, source));
-        let needs = buffer.padded(self.backends.allocated(BackendId(state.backend), self.graph, id));
-        if had > needs {
-            buffer.give(state.offset.saturating_add(needs), had - needs);
+        let size = buffer.padded(self.backends.allocated(BackendId(state.backend), self.graph, id)).min(state.size);
+        if state.size > size {
+            buffer.give(state.offset.saturating_add(size), state.size - size);
         }
+        let taken = &mut self.states[id.index()];
+        (taken.backend, taken.offset, taken.size) = (state.backend, state.offset, size);
         true
     }
 
@@ -236,8 +235,7 @@ impl Walk<'_> {
         if !state.holds || self.graph.get(id).is_output {
             return;
         }
-        let size = self.backends.allocated(BackendId(state.backend), self.graph, id);
-        self.buffers[usize::from(state.backend)].give(state.offset, size);
+        self.buffers[usize::from(state.backend)].give(state.offset, state.size);
         self.states[id.index()].holds = false;
     }
 }
@@ -249,7 +247,7 @@ mod tests {
     #[test]
     fn the_smallest_gap_that_fits_is_taken_and_gaps_join() {
         let mut buffer = Buffer::new(32);
-        let places: Vec<u64> = [64, 32, 96, 32, 40].iter().map(|&size| buffer.take(size)).collect();
+        let places: Vec<u64> = [64, 32, 96, 32, 40].iter().map(|&size| buffer.take(buffer.padded(size))).collect();
         assert_eq!(places, [0, 64, 96, 192, 224]);
         assert_eq!(buffer.peak, 288, "sizes are rounded up to the alignment");
         buffer.give(0, 64);
@@ -260,7 +258,7 @@ mod tests {
         assert_eq!(buffer.gaps.len(), 2, "three neighbours are one gap: {:?}", buffer.gaps);
         assert_eq!(buffer.take(192), 0);
         assert_eq!(buffer.peak, 288);
-        assert_eq!(buffer.take(33), 288, "where nothing fits the buffer grows");
+        assert_eq!(buffer.take(buffer.padded(33)), 288, "where nothing fits the buffer grows");
         assert_eq!(buffer.peak, 352);
     }
 }

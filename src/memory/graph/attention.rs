@@ -129,7 +129,10 @@ impl Builder<'_> {
     /// power of two times 64 that divides every cached head, V's 64 (`llama-kv-cache.cpp`).
     fn rotations(&mut self, windowed: bool) -> (Id, Id) {
         let structure = self.plan.structure;
-        let cached = || structure.kinds.iter().filter(move |kind| kind.cached && kind.windowed == windowed);
+        // A drafter has no cache of its own, but reads what its target stored.
+        let borrowed = !structure.kinds.iter().any(|kind| kind.cached);
+        let stored = move |kind: &&crate::memory::BlockKind| (kind.cached || borrowed) && kind.windowed == windowed;
+        let cached = || structure.kinds.iter().filter(stored);
         let common = |width: fn(&crate::memory::BlockKind) -> u32| {
             let mut widths = cached().map(width);
             let first = widths.next().unwrap_or(0);
@@ -155,11 +158,8 @@ impl Builder<'_> {
     pub(super) fn batch_input(&mut self) -> AttentionInput {
         let (tokens, kind) = (self.tokens(), if self.flash() { F16 } else { F32 });
         let full = self.input(kind, [tokens, tokens, 1, 1]);
-        let windowed = if self.plan.structure.memory.windowed {
-            self.input(kind, [tokens, tokens, 1, 1])
-        } else {
-            Id::NONE
-        };
+        let windowed =
+            if self.plan.structure.memory.windowed { self.input(kind, [tokens, tokens, 1, 1]) } else { Id::NONE };
         AttentionInput::Batch { full, windowed }
     }
 
@@ -195,7 +195,8 @@ impl Builder<'_> {
             let Tensor { kind, nb, .. } = *self.get(qkv);
             let mut at = 0u64;
             let mut part = |(width, count): (u64, u64)| {
-                let view = self.view_3d(qkv, [width, count, tokens], [row_bytes(kind, width), nb[1]], row_bytes(kind, at));
+                let view =
+                    self.view_3d(qkv, [width, count, tokens], [row_bytes(kind, width), nb[1]], row_bytes(kind, at));
                 at = at.saturating_add(width.saturating_mul(count));
                 view
             };
@@ -382,9 +383,9 @@ impl Builder<'_> {
         self.set_rows(cells, elements, ids)
     }
 
-    /// Returns a view of a block's keys, head by head (`get_k`).
+    /// Returns a view of a block's keys, head by head (`get_k`), with the heads of the block under way.
     pub(super) fn read_k(&mut self, source: u32) -> Id {
-        let kind = self.kind_of(source);
+        let kind = self.kind();
         let cache = self.cache(source, Cache::K);
         self.read_rows(cache, u64::from(kind.head_k), u64::from(kind.heads_kv))
     }
@@ -399,7 +400,7 @@ impl Builder<'_> {
 
     /// Returns a view of a block's values (`get_v`).
     pub(super) fn read_v(&mut self, source: u32) -> Id {
-        let kind = self.kind_of(source);
+        let kind = self.kind();
         let cache = self.cache(source, Cache::V);
         let (width, heads) = (u64::from(kind.head_v), u64::from(kind.heads_kv));
         if self.plan.sizes.flash {
@@ -440,6 +441,8 @@ impl Builder<'_> {
             v = self.cast(v, F16);
         }
         let mut attended = self.flash_attn(q, k, v, mask, extras.sinks);
+        let alibi = crate::memory::architecture::has_alibi(self.plan.structure);
+        self.get_mut(attended).detail = u32::from(alibi);
         self.note_fused(FusedOp::FlashAttention, attended);
         if extras.v_mla != Id::NONE {
             attended = self.permute(attended, [0, 2, 1, 3]);
@@ -455,14 +458,10 @@ impl Builder<'_> {
         let mut weights = self.mul_mat(k, q);
         // Grok squeezes the products between two limits, as does whatever has a soft cap.
         if self.architecture() == "grok" {
-            weights = self.scale(weights);
-            weights = self.unary(Op::Unary, weights);
-            weights = self.scale(weights);
+            weights = self.soft_cap(weights);
         }
         if crate::memory::architecture::caps_attention(self.plan.structure) {
-            weights = self.scale(weights);
-            weights = self.unary(Op::Unary, weights);
-            weights = self.scale(weights);
+            weights = self.soft_cap(weights);
         }
         weights = self.add_if(weights, extras.bias);
         weights = self.soft_max(weights, mask, extras.sinks);
@@ -481,6 +480,13 @@ impl Builder<'_> {
             self.pin_to_cpu(attended);
         }
         attended
+    }
+
+    /// Squeezes numbers between two limits by a tanh.
+    pub(super) fn soft_cap(&mut self, x: Id) -> Id {
+        let small = self.scale(x);
+        let squeezed = self.unary(Op::Unary, small);
+        self.scale(squeezed)
     }
 
     /// Returns the rope's factors of a block where the file has some (`get_rope_factors`): one table,

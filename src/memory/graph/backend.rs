@@ -1,7 +1,10 @@
 //! What the scheduler and the allocator ask about a back-end.
 
-use super::cuda;
+use std::ops::Range;
+
+use super::fusion::{self, Kept};
 use super::tensor::{BackendId, Graph, Id, Op};
+use super::{cuda, metal, metal_order};
 use crate::memory::Backend;
 use crate::memory::buffer::BufferKind;
 use crate::units::Bytes;
@@ -56,13 +59,11 @@ impl Backends {
     /// Returns the bytes that a back-end sets aside for a tensor (`get_alloc_size`).
     pub(super) fn allocated(&self, backend: BackendId, graph: &Graph, id: Id) -> u64 {
         let tensor = graph.get(id);
-        let bytes = if tensor.op == Op::FlashAttnExt && backend != self.cpu() {
-            match self.kind {
-                Backend::Cuda | Backend::Rocm => cuda::flash_attention_bytes(graph, id),
-                Backend::Metal | Backend::Vulkan | Backend::None => tensor.bytes(),
-            }
-        } else {
-            tensor.bytes()
+        let bytes = match self.kind {
+            _ if backend == self.cpu() => tensor.bytes(),
+            Backend::Cuda | Backend::Rocm if tensor.op == Op::FlashAttnExt => cuda::flash_attention_bytes(graph, id),
+            Backend::Metal => metal::allocated(graph, id),
+            Backend::Cuda | Backend::Rocm | Backend::Vulkan | Backend::None => tensor.bytes(),
         };
         self.buffer(backend).filled(tensor.kind, tensor.ne[0], Bytes(bytes)).0
     }
@@ -80,16 +81,29 @@ impl Backends {
         if self.gpus > 1 && graph.get(id).sources().any(elsewhere) {
             return false;
         }
-        cuda::supports(graph, id)
+        match self.kind {
+            Backend::Metal => metal::supports(graph, id),
+            _ => cuda::supports(graph, id),
+        }
     }
 
-    /// Returns whether a back-end computes several nodes as one in a way that decides about memory.
-    pub(super) fn fuses(&self, backend: BackendId) -> bool {
-        backend != self.cpu() && matches!(self.kind, Backend::Cuda | Backend::Rocm)
+    /// Lets a back-end look at a split (`graph_optimize`): it may change the order of the nodes and keep
+    /// tensors.
+    pub(super) fn optimise(&self, backend: BackendId, graph: &mut Graph, split: Range<usize>, kept: &mut Vec<Kept>) {
+        match self.kind {
+            _ if backend == self.cpu() => {}
+            Backend::Cuda | Backend::Rocm => fusion::optimise(graph, split, kept),
+            Backend::Metal => metal_order::optimise(graph, split, kept),
+            Backend::Vulkan | Backend::None => {}
+        }
     }
 
     /// Returns the GPU that takes an operation on weights in host memory, if it is worth it.
     pub(super) fn offloads_to(&self, graph: &Graph, id: Id) -> Option<BackendId> {
+        if self.kind == Backend::Metal {
+            let takes = metal::offloads(graph, id, OFFLOAD_ROWS) && self.supports(BackendId(0), graph, id);
+            return takes.then_some(BackendId(0));
+        }
         let tensor = graph.get(id);
         let rows = match tensor.op {
             Op::GetRows => 0,

@@ -1,7 +1,7 @@
 //! ggml's CUDA back-end, as far as it decides about memory; ROCm is the same source.
 
 use super::ops::EXACT_INPUT;
-use super::tensor::{F16, F32, Graph, I32, I64, Id, Op, SOURCES, Tensor, element_bytes};
+use super::tensor::{F16, F32, Graph, I32, I64, Id, Op, Tensor, element_bytes};
 use crate::gguf::TensorType;
 
 const BF16: TensorType = TensorType::BF16;
@@ -54,13 +54,12 @@ pub(super) fn supports(graph: &Graph, id: Id) -> bool {
     }
 }
 
-fn source<'a>(graph: &'a Graph, tensor: &Tensor, index: usize) -> Option<&'a Tensor> {
-    debug_assert!(index < SOURCES, "operations have few sources");
+pub(super) fn source<'a>(graph: &'a Graph, tensor: &Tensor, index: usize) -> Option<&'a Tensor> {
     tensor.sources.get(index)?.get().map(|id| graph.get(id))
 }
 
 /// Returns whether the elements of each row lie side by side (`ggml_is_contiguous_rows`).
-fn has_whole_rows(a: &Tensor) -> bool {
+pub(super) fn has_whole_rows(a: &Tensor) -> bool {
     let (block, size) = a.kind.block().unwrap_or((1, 1));
     a.ne[0] == block || a.nb[0] == size
 }

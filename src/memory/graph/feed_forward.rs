@@ -3,7 +3,7 @@
 
 use super::model::Builder;
 use super::ops::{self, Glu};
-use super::tensor::{I32, F32, Id, Op, Tensor};
+use super::tensor::{F32, I32, Id, Op, Tensor};
 use crate::memory::hyper::Hyper;
 use crate::memory::tensor::{Role, Suffix};
 
@@ -153,6 +153,18 @@ impl Builder<'_> {
         if self.has(role) { self.norm(norm, x, role) } else { x }
     }
 
+    /// As [`Builder::norm_if`], but left to the scheduler where it runs (`build_norm` without a block).
+    pub(super) fn loose_norm_if(&mut self, norm: Norm, x: Id, role: Role) -> Id {
+        if !self.has(role) {
+            return x;
+        }
+        let (weight, bias) = (self.weight(role), self.bias(role));
+        let block = self.block.take();
+        let normed = self.norm_with(norm, x, weight, bias);
+        self.block = block;
+        normed
+    }
+
     /// The norm before the output layer, outside the blocks.
     pub(super) fn output_norm(&mut self, norm: Norm, x: Id) -> Id {
         self.enter(None);
@@ -188,7 +200,7 @@ impl Builder<'_> {
             Activation::Gelu => {
                 joined = false;
                 let active = self.unary(Op::Unary, gate);
-                let scales = self.tensor(Role::FfnAct, Suffix::Weight);
+                let scales = self.tensor(Role::FfnAct, Suffix::Scale);
                 if scales == Id::NONE { active } else { self.binary(Op::Div, active, scales) }
             }
             Activation::Relu => {

@@ -68,44 +68,56 @@ fn weighted_sum(rest: Rest, at: usize, kept: &mut Vec<Kept>) -> usize {
 /// Keeps everything that a router reads or computes until the node behind it, and returns how many
 /// nodes it has (`ggml_cuda_topk_moe_fusion`).
 fn router(rest: Rest, at: usize, kept: &mut Vec<Kept>) -> usize {
-    let Some(length) = rest.router() else { return 1 };
-    let until = at + length;
-    for &node in &rest.nodes[..length] {
+    let Some(router) = rest.router() else { return 1 };
+    // The numbers of experts that there is a kernel for (`ggml_cuda_should_use_topk_moe`).
+    if !matches!(router.experts, 288 | 576) && !(router.experts <= 512 && router.experts.is_power_of_two()) {
+        return 1;
+    }
+    let until = at + router.nodes;
+    for &node in &rest.nodes[..router.nodes] {
         let sources = rest.graph.get(node).sources();
         kept.extend([node].into_iter().chain(sources).map(|tensor| Kept { tensor, until }));
     }
-    length
+    router.nodes
 }
 
 /// The most experts whose results are summed up in one go (`MOE_WEIGHTED_REDUCTION_MAX_EXPERTS`).
 const MOST_SUMMED: u64 = 15;
 
 /// A weighted sum of experts.
-struct WeightedSum {
+pub(super) struct WeightedSum {
     experts: Id,
     weights: Id,
     /// Factors that the results are multiplied with before.
-    scales: Option<Id>,
-    nodes: usize,
+    pub(super) scales: Option<Id>,
+    pub(super) nodes: usize,
+}
+
+/// A router: it chooses experts for each token.
+pub(super) struct Router {
+    pub(super) experts: u64,
+    /// A bias moves the choice but not the weights.
+    pub(super) is_biased: bool,
+    pub(super) nodes: usize,
 }
 
 /// The nodes of a split from one of them on.
 #[derive(Clone, Copy)]
-struct Rest<'a> {
-    graph: &'a Graph,
-    nodes: &'a [Id],
+pub(super) struct Rest<'a> {
+    pub(super) graph: &'a Graph,
+    pub(super) nodes: &'a [Id],
 }
 
 impl<'a> Rest<'a> {
-    fn id(&self, at: usize) -> Id {
+    pub(super) fn id(&self, at: usize) -> Id {
         self.nodes.get(at).copied().unwrap_or(Id::NONE)
     }
 
-    fn get(&self, at: usize) -> Option<&'a Tensor> {
+    pub(super) fn get(&self, at: usize) -> Option<&'a Tensor> {
         self.nodes.get(at).map(|&id| self.graph.get(id))
     }
 
-    fn op(&self, at: usize) -> Op {
+    pub(super) fn op(&self, at: usize) -> Op {
         self.get(at).map_or(Op::None, |tensor| tensor.op)
     }
 
@@ -116,7 +128,7 @@ impl<'a> Rest<'a> {
 
     /// Returns whether a node is read by so many others and by nobody outside the graph, so that its
     /// result need not exist once they are computed with it (`ggml_can_fuse_subgraph_ext`).
-    fn is_inner(&self, at: usize, uses: u32) -> bool {
+    pub(super) fn is_inner(&self, at: usize, uses: u32) -> bool {
         self.get(at).is_some_and(|tensor| tensor.uses == uses && !tensor.is_output)
     }
 
@@ -171,7 +183,7 @@ impl<'a> Rest<'a> {
     }
 
     /// Returns the weighted sum that begins here: a product, or two, then a view and a sum an expert.
-    fn weighted_sum(&self) -> Option<WeightedSum> {
+    pub(super) fn weighted_sum(&self) -> Option<WeightedSum> {
         let first = self.get(0).filter(|first| first.kind == F32 && first.is_contiguous())?;
         let (raw, factors) = self.split_product(first)?;
         let (mut experts, mut weights, mut scales, mut products) = (raw, factors, None, 1);
@@ -218,7 +230,7 @@ impl<'a> Rest<'a> {
 
     /// Returns how many nodes the router has that begins here: probabilities, the choice of the best,
     /// their weights, which may be normalised and scaled.
-    fn router(&self) -> Option<usize> {
+    pub(super) fn router(&self) -> Option<Router> {
         let first = self.get(0)?;
         let mut at = 0;
         match first.op {
@@ -268,10 +280,9 @@ impl<'a> Rest<'a> {
             last += 1;
         }
         let experts = chosen.nb[1].checked_div(chosen.nb[0])?;
-        let compiled = matches!(experts, 288 | 576) || (experts <= 512 && experts.is_power_of_two());
         let is_dense = |id: Id| self.graph.get(id).is_contiguous();
         let dense = is_dense(first.sources[0]) && is_dense(self.id(last));
-        (compiled && dense).then_some(last + 1)
+        dense.then_some(Router { experts, is_biased: ranks != probabilities, nodes: last + 1 })
     }
 
     /// Returns what a product of f32 spreads weights over, and the weights: one for each row.

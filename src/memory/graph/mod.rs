@@ -7,8 +7,10 @@
 //! - [`tensor`] and [`ops`]: ggml's tensors and operations;
 //! - [`model`], [`attention`], [`feed_forward`]: what llama.cpp's `llm_graph_context` offers;
 //! - [`recurrent`], [`mamba`], [`delta_net`], [`kda`]: states, and the layers that carry them along;
+//! - [`pooling`]: what follows where embeddings are asked for;
 //! - [`families`]: one small module a family of architectures;
-//! - [`backend`], [`cuda`], [`fusion`]: what a back-end decides about memory;
+//! - [`backend`]: what a back-end decides about memory: [`cuda`] with [`fusion`], [`metal`] with
+//!   [`metal_order`];
 //! - [`reduce`]: the few blocks that stand for all;
 //! - [`usable`]: which weights a device can use at all.
 
@@ -20,6 +22,8 @@ mod delta_net;
 mod families;
 mod feed_forward;
 mod fusion;
+mod metal;
+mod metal_order;
 mod hyper_connections;
 mod indexer;
 mod kda;
@@ -28,6 +32,7 @@ mod mamba;
 mod model;
 mod ops;
 mod recurrent;
+mod pooling;
 mod reduce;
 mod schedule;
 mod tensor;
@@ -41,7 +46,7 @@ use self::tensor::{FusedOp, Graph};
 use super::cache::Spread;
 use super::flash::wished;
 use super::hyper::Hyper;
-use super::place::Places;
+use super::place::{Device, Places};
 use super::sizes::Sizes;
 use super::structure::Structure;
 use super::{Backend, FlashAttention, Settings};
@@ -92,10 +97,11 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
         outputs,
         uses,
     };
-    let build = |plan: Plan| -> (Graph, bool) {
+    let build = |plan: Plan| -> Graph {
         let mut builder = Builder::new(plan);
         family(&mut builder);
-        (builder.graph, builder.borrows)
+        builder.pool();
+        builder.graph
     };
     let wished = wished(load.structure, load.settings);
     let mut uses = Uses {
@@ -106,20 +112,25 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
         hyper_connections_comb: true,
         hyper_connections_post: true,
     };
+    let mut graph = build(plan(sizes.tokens, sizes.rows, uses));
     for what in tried(load) {
-        let (graph, _) = build(plan(slots, slots, uses));
-        *uses.switch(what) = runs_at_home(&graph, &backends, what);
+        // llama.cpp tries with one token a sequence. Where everything is on one device the number
+        // of tokens moves nothing, and the graph at hand will do.
+        let trial = (!is_on_one_device(load)).then(|| build(plan(slots, slots, uses)));
+        if !runs_at_home(trial.as_ref().unwrap_or(&graph), &backends, what) {
+            *uses.switch(what) = false;
+            graph = build(plan(sizes.tokens, sizes.rows, uses));
+        }
     }
-    let copies = if is_pipelined(load) { PIPELINE_COPIES } else { 1 };
-    let (mut graph, borrows) = build(plan(sizes.tokens, sizes.rows, uses));
     // llama.cpp's own measure of a load forgets where nodes were pinned, which takes up to a few
     // dozen MiB more between two GPUs than a load then does (`ggml_backend_sched_reserve_size`).
     graph.pinned.clear();
+    let copies = if is_pipelined(load) { PIPELINE_COPIES } else { 1 };
     let scheduled = schedule::schedule(&mut graph, &backends, copies);
     let mut bytes = allocate::allocate(&graph, &scheduled, &backends).into_iter().map(Bytes);
     let gpus = bytes.by_ref().take(load.places.gpus()).collect();
     let host = bytes.next().unwrap_or_default();
-    Some(Computed { buffers: Spread { gpus, host }, flash_attention: uses.flash_attention, borrows })
+    Some(Computed { buffers: Spread { gpus, host }, flash_attention: uses.flash_attention, borrows: graph.borrows })
 }
 
 /// Returns the operations that are tried first, in order: one that is switched off may change where
@@ -141,6 +152,12 @@ fn tried(load: &Load) -> impl Iterator<Item = FusedOp> {
 fn runs_at_home(graph: &Graph, backends: &Backends, what: FusedOp) -> bool {
     let places = schedule::fused_places(graph, backends);
     graph.fused.iter().zip(places).all(|(fused, place)| fused.what != what || place == Some(fused.block))
+}
+
+/// Returns whether everything is on one device and no other could take work from it.
+fn is_on_one_device(load: &Load) -> bool {
+    let on_first = load.places.layers().all(|layer| layer == Device::Gpu(0));
+    load.places.gpus() == 0 || (on_first && load.settings.offload_kv && load.settings.cpu_moe == 0)
 }
 
 /// Returns whether several micro-batches are under way at once: several GPUs have everything.

@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 use super::backend::Backends;
 use super::tensor::{BackendId, F32, Fused, FusedOp, Graph, Home, I32, I64, Id, Op, Tensor};
 use crate::gguf::TensorType;
+use crate::memory::architecture;
 use crate::memory::compressed;
 use crate::memory::hyper::Hyper;
 use crate::memory::place::{Device, Places};
@@ -68,10 +69,12 @@ pub(super) struct Builder<'a> {
     pub(super) plan: Plan<'a>,
     /// The block under way.
     pub(super) block: Option<u32>,
+    /// The input embeddings before they are scaled (`t_inp_embd`), once they are built.
+    given: Id,
     /// The numbers of the tokens.
     pub(super) ids: Id,
-    /// Whether it reads tensors of another model, which are only guessed.
-    pub(super) borrows: bool,
+    /// What is put out as embedding (`t_embd`), once it is known.
+    pub(super) embedding: Id,
     weights: Vec<Known<(Option<u32>, Role, Suffix, BackendId)>>,
     caches: Vec<Known<(u32, Cache)>>,
 }
@@ -123,7 +126,16 @@ impl DerefMut for Builder<'_> {
 impl<'a> Builder<'a> {
     /// Returns a builder of an empty graph.
     pub(super) fn new(plan: Plan<'a>) -> Builder<'a> {
-        Builder { graph: Graph::default(), plan, block: None, ids: Id::NONE, borrows: false, weights: Vec::new(), caches: Vec::new() }
+        Builder {
+            graph: Graph::with_room(plan.blocks.len()),
+            plan,
+            block: None,
+            given: Id::NONE,
+            ids: Id::NONE,
+            embedding: Id::NONE,
+            weights: Vec::new(),
+            caches: Vec::new(),
+        }
     }
 
     /// Returns the architecture's name.
@@ -226,16 +238,23 @@ impl<'a> Builder<'a> {
     /// Returns a tensor of the block under way.
     pub(super) fn tensor(&mut self, role: Role, suffix: Suffix) -> Id {
         let Some(block) = self.block else { return Id::NONE };
-        let Some(shape) = find(self.plan.structure.layout(&self.kind()), role, suffix) else { return Id::NONE };
-        let on_host = (role.is_expert() && block < self.plan.settings.cpu_moe)
+        let lender = architecture::lender(self.plan.structure, block);
+        let Some(shape) = find(self.layout(lender), role, suffix) else { return Id::NONE };
+        let on_host = (role.is_expert() && lender < self.plan.settings.cpu_moe)
             || !super::is_usable(self.plan.structure, self.plan.backends.kind(), &shape);
-        let backend = if on_host { self.plan.backends.cpu() } else { self.backend() };
-        self.known(Some(block), &shape, backend)
+        let backend = if on_host { self.plan.backends.cpu() } else { self.backend_of(self.plan.places.layer(lender)) };
+        self.known(Some(lender), &shape, backend)
     }
 
     /// Returns whether the block under way has a weight.
     pub(super) fn has(&self, role: Role) -> bool {
-        find(self.plan.structure.layout(&self.kind()), role, Suffix::Weight).is_some()
+        let lender = architecture::lender(self.plan.structure, self.index());
+        find(self.layout(lender), role, Suffix::Weight).is_some()
+    }
+
+    /// Returns the tensors of a block.
+    fn layout(&self, block: u32) -> &'a [TensorShape] {
+        self.plan.structure.layout(&self.kind_of(block))
     }
 
     /// Returns a tensor that stands outside the blocks, looked up on the CPU.
@@ -276,6 +295,14 @@ impl<'a> Builder<'a> {
         find(&self.plan.structure.globals, role, Suffix::Weight).is_some()
     }
 
+    /// Returns the table of tokens of another model, of which only the width counts: it is looked up
+    /// on the CPU.
+    pub(super) fn foreign_table(&mut self, width: u64) -> Id {
+        let mut table = Tensor::new(F32, [width, 1, 1, 1]);
+        table.home = Home::Weights(self.plan.backends.cpu());
+        self.graph.push(table)
+    }
+
     fn global(&mut self, role: Role, suffix: Suffix, backend: BackendId) -> Id {
         match find(&self.plan.structure.globals, role, suffix) {
             Some(shape) => self.known(None, &shape, backend),
@@ -304,8 +331,15 @@ impl<'a> Builder<'a> {
     /// Begins a block, or leaves the blocks.
     pub(super) fn enter(&mut self, block: Option<u32>) {
         self.block = block;
-        // Weights of a block are asked for while it is under way only.
-        self.weights.retain(|known| known.what.0.is_none());
+        // Weights of a block are asked for while it is under way only, unless others borrow them.
+        if !architecture::is_looped(self.plan.structure) {
+            self.weights.retain(|known| known.what.0.is_none());
+        }
+    }
+
+    /// Enters a block whose weights, and those of the blocks around it, are read several times.
+    pub(super) fn enter_again(&mut self, block: u32) {
+        self.block = Some(block);
     }
 
     /// Pins a node to the back-end of its block, as llama.cpp does with norms where the batch is
@@ -336,7 +370,15 @@ impl<'a> Builder<'a> {
             return known.id;
         }
         let (kind, ne) = self.cache_shape(block, which);
-        let place = if self.plan.settings.offload_kv { self.plan.places.layer(block) } else { Device::Host };
+        let places = self.plan.places;
+        let place = if !self.plan.settings.offload_kv {
+            Device::Host
+        } else if self.architecture() == "gemma4-assistant" {
+            // The caches are the target's, whose last blocks are where its output layer is.
+            places.output()
+        } else {
+            places.layer(block)
+        };
         let mut tensor = Tensor::new(kind, ne);
         tensor.home = Home::Cache(self.backend_of(place));
         let id = self.graph.push(tensor);
@@ -373,14 +415,25 @@ impl<'a> Builder<'a> {
     /// Builds the input embeddings (`build_inp_embd`): the rows of the tokens, of embeddings given
     /// instead, and of both mixed. Only one is used, all have their room.
     pub(super) fn embeddings(&mut self) -> Id {
-        let table = self.input_weight(Role::TokenEmbd);
+        let mut table = self.input_weight(Role::TokenEmbd);
+        if table == Id::NONE {
+            // Codeshell may have the output matrix alone.
+            table = self.output_weight(Role::Output, Suffix::Weight);
+        }
         self.embeddings_from(table, false)
+    }
+
+    /// As [`Builder::embeddings`], but the rows of tokens are multiplied (gemma).
+    pub(super) fn token_embeddings_scaled(&mut self) -> Id {
+        let table = self.input_weight(Role::TokenEmbd);
+        self.embeddings_from(table, true)
     }
 
     /// As [`Builder::embeddings`], `scaled` where only the rows of tokens are multiplied (gemma).
     pub(super) fn embeddings_from(&mut self, table: Id, scaled: bool) -> Id {
         let (tokens, width) = (self.tokens(), self.embedding());
-        let wide = width.saturating_mul(1 + self.number(Hyper::DeepstackLayers));
+        let parts = u64::from(self.plan.structure.dimensions.deepstack);
+        let wide = width.saturating_mul(1 + parts);
         let of_tokens = |g: &mut Builder, ids: Id| {
             let rows = g.get_rows(table, ids);
             if wide == width { rows } else { g.pad(rows, [wide - width, 0, 0, 0]) }
@@ -389,7 +442,7 @@ impl<'a> Builder<'a> {
         let given = self.input(F32, [wide, tokens, 1, 1]);
         self.ids = ids;
         let from_tokens = of_tokens(self, ids);
-        let mixed = (!crate::memory::architecture::has_separate_batches(self.architecture())).then(|| {
+        let mixed = (!architecture::has_separate_batches(self.architecture())).then(|| {
             let ids = self.input(I32, [tokens, 1, 1, 1]);
             let slots = self.input(I64, [tokens, 1, 1, 1]);
             let given = self.input(F32, [wide, tokens, 1, 1]);
@@ -407,19 +460,28 @@ impl<'a> Builder<'a> {
             let stride = self.get(embeddings).nb[1];
             embeddings = self.view_2d(embeddings, [width, tokens], stride, 0);
         }
-        let scale = self.float(Hyper::EmbeddingScale);
-        let tokens_only = scale != 0.0 && wide != width;
-        if scale != 0.0 && !tokens_only {
+        self.given = embeddings;
+        let scales = architecture::scales_embeddings(self.plan.structure);
+        if scales && wide == width {
             embeddings = self.contiguous(embeddings);
             embeddings = self.scale(embeddings);
         }
-        if scaled || (tokens_only && (scale - 1.0).abs() > f32::EPSILON) {
+        // Images come with several parts, and are not multiplied.
+        let tokens_only = scales && wide != width;
+        if scaled || (tokens_only && (self.float(Hyper::EmbeddingScale) - 1.0).abs() > f32::EPSILON) {
             let factors = self.input(F32, [1, tokens, 1, 1]);
             embeddings = self.contiguous(embeddings);
             embeddings = self.mul(embeddings, factors);
         }
         self.expand(embeddings);
         embeddings
+    }
+
+    /// Returns a further part of the input embeddings (deepstack).
+    pub(super) fn deepstack(&mut self) -> Id {
+        let given = self.given;
+        let Tensor { ne, nb, .. } = *self.get(given);
+        self.view_2d(given, [ne[0], ne[1]], nb[1], nb[0].saturating_mul(ne[0]))
     }
 
     /// Returns a tensor without gaps: itself where it has none.
@@ -429,7 +491,7 @@ impl<'a> Builder<'a> {
 
     /// Builds the positions (`build_inp_pos`), four a token with multimodal rope.
     pub(super) fn positions(&mut self) -> Id {
-        let each = if crate::memory::architecture::has_sections(self.plan.structure) { 4 } else { 1 };
+        let each = if architecture::has_sections(self.plan.structure) { 4 } else { 1 };
         let positions = self.tokens().saturating_mul(each);
         self.input(I32, [positions, 1, 1, 1])
     }
@@ -479,7 +541,7 @@ impl<'a> Builder<'a> {
     /// Ends a language model: the last norm's result is put out as embedding, the product with the
     /// output matrix as logits.
     pub(super) fn logits(&mut self, normed: Id) -> Id {
-        self.set_output(normed);
+        self.set_embedding(normed);
         self.vocabulary(normed)
     }
 
@@ -492,7 +554,21 @@ impl<'a> Builder<'a> {
         if scale != Id::NONE {
             logits = self.mul(logits, scale);
         }
-        logits
+        let bias = self.output_weight(Role::Output, Suffix::Bias);
+        self.add_if(logits, bias)
+    }
+
+    /// Notes what is put out as embedding.
+    pub(super) fn set_embedding(&mut self, x: Id) {
+        self.embedding = x;
+        self.set_output(x);
+    }
+
+    /// Ends a model without logits: what comes out last is the embedding.
+    pub(super) fn finish_embedding(&mut self, x: Id) {
+        self.enter(None);
+        self.set_embedding(x);
+        self.expand(x);
     }
 
     /// Marks the logits as put out and adds everything they need to the graph.
@@ -521,5 +597,7 @@ pub(super) struct Heads {
 }
 
 fn find(tensors: &[TensorShape], role: Role, suffix: Suffix) -> Option<TensorShape> {
-    tensors.iter().find(|tensor| tensor.role == role && tensor.suffix == suffix).copied()
+    // Lists of tensors are sorted by role and suffix first.
+    let at = tensors.partition_point(|tensor| (tensor.role, tensor.suffix) < (role, suffix));
+    tensors.get(at).filter(|tensor| tensor.role == role && tensor.suffix == suffix).copied()
 }

@@ -2,7 +2,7 @@
 //!
 //! Only what decides about memory is kept: no scale, no angle, no epsilon.
 
-use super::tensor::{F32, Graph, I32, Id, Op, SOURCES, Tensor, row_bytes};
+use super::tensor::{F16, F32, Graph, I32, Id, Op, Tensor, row_bytes};
 use crate::gguf::TensorType;
 
 /// The gates of a [`Op::Glu`], as far as back-ends tell them apart.
@@ -22,10 +22,11 @@ pub(super) const EXACT_INPUT: u32 = 1;
 impl Graph {
     /// Adds a result of the given type and shape.
     fn result(&mut self, op: Op, kind: TensorType, ne: [u64; 4], sources: &[Id]) -> Id {
-        let mut tensor = Tensor::new(kind, ne);
+        let id = self.push(Tensor::new(kind, ne));
+        let tensor = self.get_mut(id);
         tensor.op = op;
-        tensor.sources[..sources.len()].copy_from_slice(sources);
-        self.push(tensor)
+        tensor.set_sources(sources);
+        id
     }
 
     /// Adds a result shaped like `a`, without its gaps (`ggml_dup_tensor`).
@@ -41,15 +42,15 @@ impl Graph {
 
     /// Adds a view with the strides of `a`, shared by every operation that writes into a source.
     pub(super) fn view_as(&mut self, op: Op, a: Id, sources: &[Id]) -> Id {
-        let whole = *self.get(a);
-        let mut tensor = Tensor::new(whole.kind, whole.ne);
+        let Tensor { kind, ne, nb, view_of, offset, .. } = *self.get(a);
+        let id = self.push(Tensor::new(kind, ne));
+        let tensor = self.get_mut(id);
         tensor.op = op;
-        tensor.nb = whole.nb;
-        tensor.sources = [Id::NONE; SOURCES];
-        tensor.sources[..sources.len()].copy_from_slice(sources);
-        tensor.view_of = whole.view_of.get().unwrap_or(a);
-        tensor.offset = whole.offset;
-        self.push(tensor)
+        tensor.set_strides(nb);
+        tensor.set_sources(sources);
+        tensor.view_of = view_of.get().unwrap_or(a);
+        tensor.offset = offset;
+        id
     }
 
     /// Adds an input of the graph.
@@ -295,6 +296,36 @@ impl Graph {
             *ne = ne.saturating_add(by);
         }
         self.result(Op::Pad, kind, ne, &[a])
+    }
+
+    /// `ggml_conv_1d_ph`: each output channel over all input channels, as long as what it is given.
+    pub(super) fn conv_1d(&mut self, kernel: Id, x: Id) -> Id {
+        let [taps, inputs, outputs, _] = self.get(kernel).ne;
+        let columns = self.im2col_1d(kernel, x);
+        let ne = self.get(columns).ne;
+        let rows = self.reshape(columns, [ne[0], ne[1].saturating_mul(ne[2]), 1, 1]);
+        let flat = self.reshape(kernel, [taps.saturating_mul(inputs), outputs, 1, 1]);
+        let product = self.mul_mat(rows, flat);
+        self.reshape(product, [ne[1], outputs, ne[2], 1])
+    }
+
+    /// `ggml_conv_1d_dw_ph`: each channel by itself.
+    pub(super) fn conv_1d_by_channel(&mut self, kernel: Id, x: Id) -> Id {
+        let ne = self.get(x).ne;
+        let channels = self.reshape(x, [ne[0], 1, ne[1], ne[2]]);
+        let columns = self.im2col_1d(kernel, channels);
+        let product = self.mul_mat(columns, kernel);
+        let ne = self.get(product).ne;
+        self.reshape(product, [ne[0], ne[2], 1, 1])
+    }
+
+    /// `ggml_im2col` in one dimension, with half a kernel of padding on both sides.
+    fn im2col_1d(&mut self, kernel: Id, x: Id) -> Id {
+        let Tensor { kind, ne: [taps, inputs, ..], .. } = *self.get(kernel);
+        let from = self.get(x).ne;
+        let length = (from[0] + taps / 2 * 2 + 1).saturating_sub(taps);
+        let kind = if kind == TensorType::BF16 { F32 } else { F16 };
+        self.result(Op::Im2col, kind, [taps.saturating_mul(inputs), length, from[2], 1], &[kernel, x])
     }
 
     /// `ggml_ssm_conv`.

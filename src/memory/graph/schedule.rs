@@ -6,7 +6,6 @@
 //! tensors that it reads from elsewhere are copied.
 
 use super::backend::Backends;
-use super::fusion;
 use super::tensor::{BackendId, Graph, Home, Id, Op, Tensor};
 
 /// Most sources that a node has (`GGML_MAX_SRC`).
@@ -40,7 +39,7 @@ impl Scheduled {
             Some(id) => &graph.get(id).sources,
             None => self.kept.get(step.kept.0 as usize..step.kept.1 as usize).unwrap_or_default(),
         };
-        listed.iter().copied().filter(|&source| source != Id::NONE)
+        listed.iter().copied().take_while(|&source| source != Id::NONE)
     }
 
     fn compute(&mut self, tensor: Id, backend: BackendId) {
@@ -111,12 +110,19 @@ impl<'a> Places<'a> {
                 places.set(id, backend);
             }
         }
-        let down = || graph.nodes.iter().copied();
-        places.expand(graph, down(), false);
-        places.expand(graph, down().rev(), false);
-        places.expand(graph, down(), true);
-        places.expand(graph, down().rev(), true);
-        places.settle(graph);
+        // Views follow what they are of.
+        let nodes: Vec<Id> = graph.nodes.iter().copied().filter(|&id| !graph.get(id).op.is_view()).collect();
+        let down = || nodes.iter().copied();
+        let mut left = down().filter(|&id| places.get(id).is_none()).count();
+        for all in [false, true] {
+            left = left.saturating_sub(places.expand(graph, down(), all));
+            if left > 0 {
+                left = left.saturating_sub(places.expand(graph, down().rev(), all));
+            }
+        }
+        if left > 0 {
+            places.settle(graph, &nodes);
+        }
         places.complete(graph);
         places
     }
@@ -149,26 +155,28 @@ impl<'a> Places<'a> {
         None
     }
 
-    /// Spreads back-ends to their neighbours without one; only GPUs unless `all`.
-    fn expand(&mut self, graph: &Graph, nodes: impl Iterator<Item = Id>, all: bool) {
+    /// Spreads back-ends to their neighbours without one, only GPUs unless `all`, and returns to how
+    /// many.
+    fn expand(&mut self, graph: &Graph, nodes: impl Iterator<Item = Id>, all: bool) -> usize {
         let cpu = self.backends.cpu();
-        let mut current = None;
+        let (mut current, mut count) = (None, 0);
         for id in nodes {
-            if graph.get(id).op.is_view() {
-                continue;
-            }
             match (self.get(id), current) {
                 (Some(backend), _) => current = (all || backend != cpu).then_some(backend),
-                (None, Some(backend)) if self.backends.supports(backend, graph, id) => self.set(id, backend),
+                (None, Some(backend)) if self.backends.supports(backend, graph, id) => {
+                    self.set(id, backend);
+                    count += 1;
+                }
                 (None, _) => {}
             }
         }
+        count
     }
 
     /// Gives what no neighbour could compute to the back-end that has most of its sources.
-    fn settle(&mut self, graph: &Graph) {
-        for &id in &graph.nodes {
-            if graph.get(id).op.is_view() || self.get(id).is_some() {
+    fn settle(&mut self, graph: &Graph, nodes: &[Id]) {
+        for &id in nodes {
+            if self.get(id).is_some() {
                 continue;
             }
             let mut best: Option<(usize, BackendId)> = None;
@@ -293,7 +301,7 @@ fn split(graph: &mut Graph, backends: &Backends, places: &mut Places, copies: u3
 fn duplicate(graph: &mut Graph, of: Id, copies: u32, stays: bool) -> Id {
     let from = *graph.get(of);
     let mut copy = Tensor::new(from.kind, from.ne);
-    copy.nb = from.nb;
+    copy.set_strides(from.nb);
     (copy.is_input, copy.is_output) = (stays, stays);
     let first = graph.push(copy);
     for _ in 1..copies {
@@ -311,7 +319,12 @@ fn collect(
     copies: u32,
     backends: &Backends,
 ) -> Scheduled {
-    let mut scheduled = Scheduled::default();
+    let inputs: usize = splits.iter().map(|split| split.inputs.len()).sum();
+    let mut scheduled = Scheduled {
+        steps: Vec::with_capacity(graph.nodes.len() + 2 * inputs + 16),
+        leafs: Vec::with_capacity(graph.leafs.len()),
+        kept: Vec::with_capacity(inputs),
+    };
     let cpu = backends.cpu();
     if copies > 1 {
         // Every input has a copy for each micro-batch under way, the original among them.
@@ -337,9 +350,7 @@ fn collect(
     scheduled.leafs.extend(leafs);
     let mut kept = Vec::new();
     for split in splits {
-        if backends.fuses(split.backend) {
-            fusion::optimise(graph, split.nodes.clone(), &mut kept);
-        }
+        backends.optimise(split.backend, graph, split.nodes.clone(), &mut kept);
     }
     kept.sort_by_key(|kept| kept.until);
     let mut kept = kept.as_slice();

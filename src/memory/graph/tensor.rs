@@ -175,6 +175,7 @@ pub(super) struct Tensor {
     pub(super) ne: [u64; 4],
     /// Bytes from one element, row, matrix to the next.
     pub(super) nb: [u64; 4],
+    /// What it is computed from; those that are absent are left out, so the rest follow each other.
     pub(super) sources: [Id; SOURCES],
     /// The tensor that this one is a view of, never itself a view.
     pub(super) view_of: Id,
@@ -182,8 +183,8 @@ pub(super) struct Tensor {
     pub(super) offset: u64,
     pub(super) home: Home,
     /// What a back-end's rules ask about some operations: the kind of gate of a [`Op::Glu`], the
-    /// dimension of a [`Op::Concat`], the snapshots of a [`Op::SsmScan`], what a [`Op::MulMatId`] asks
-    /// of its input.
+    /// dimension of a [`Op::Concat`], the snapshots of a [`Op::SsmScan`], whether a
+    /// [`Op::FlashAttnExt`] has alibi, what a [`Op::MulMatId`] asks of its input.
     pub(super) detail: u32,
     /// Set from outside before each run (`GGML_TENSOR_FLAG_INPUT`).
     pub(super) is_input: bool,
@@ -191,11 +192,32 @@ pub(super) struct Tensor {
     pub(super) is_output: bool,
     /// How often nodes of the graph read it.
     pub(super) uses: u32,
+    /// Made without gaps, and never given other strides.
+    is_dense: bool,
     visited: bool,
 }
 
+/// Stands for a tensor that a damaged file lacks, so that its graph can be built all the same.
+const MISSING: Tensor = Tensor {
+    op: Op::None,
+    kind: F32,
+    ne: [1; 4],
+    nb: [4; 4],
+    sources: [Id::NONE; SOURCES],
+    view_of: Id::NONE,
+    offset: 0,
+    home: Home::Graph,
+    detail: 0,
+    is_input: false,
+    is_output: false,
+    uses: 0,
+    is_dense: true,
+    visited: false,
+};
+
 impl Tensor {
     /// Returns a contiguous tensor without a source.
+    #[inline]
     pub(super) fn new(kind: TensorType, ne: [u64; 4]) -> Tensor {
         let size = element_bytes(kind);
         let row = row_bytes(kind, ne[0]);
@@ -213,12 +235,30 @@ impl Tensor {
             is_input: false,
             is_output: false,
             uses: 0,
+            is_dense: true,
             visited: false,
+        }
+    }
+
+    /// Sets the strides.
+    pub(super) fn set_strides(&mut self, nb: [u64; 4]) {
+        self.nb = nb;
+        self.is_dense = false;
+    }
+
+    /// Sets what it is computed from, without those that are absent.
+    pub(super) fn set_sources(&mut self, sources: &[Id]) {
+        let present = sources.iter().filter(|&&source| source != Id::NONE);
+        for (place, &source) in self.sources.iter_mut().zip(present) {
+            *place = source;
         }
     }
 
     /// Returns the bytes from the first to behind the last element (`ggml_nbytes`).
     pub(super) fn bytes(&self) -> u64 {
+        if self.is_dense {
+            return self.nb[3].saturating_mul(self.ne[3]);
+        }
         if self.ne.contains(&0) {
             return 0;
         }
@@ -265,12 +305,12 @@ impl Tensor {
 
     /// Returns whether the tensor has no gaps.
     pub(super) fn is_contiguous(&self) -> bool {
-        self.is_contiguous_from(0)
+        self.is_dense || self.is_contiguous_from(0)
     }
 
     /// Returns the sources in order.
     pub(super) fn sources(&self) -> impl Iterator<Item = Id> + use<> {
-        self.sources.into_iter().filter(|&source| source != Id::NONE)
+        self.sources.into_iter().take_while(|&source| source != Id::NONE)
     }
 
     /// Returns whether it is a view of another tensor.
@@ -301,6 +341,8 @@ pub(super) struct Graph {
     pub(super) pinned: Vec<(Id, BackendId)>,
     /// Operations that must run where their block is, or are switched off for the whole model.
     pub(super) fused: Vec<Fused>,
+    /// Whether it reads tensors of another model, which are only guessed.
+    pub(super) borrows: bool,
 }
 
 /// An operation that llama.cpp tries before it uses it (`llm_graph_fused_node`).
@@ -324,9 +366,9 @@ pub(super) enum FusedOp {
 }
 
 impl Graph {
-    /// Returns a tensor.
+    /// Returns a tensor, one of a single element for [`Id::NONE`].
     pub(super) fn get(&self, id: Id) -> &Tensor {
-        &self.tensors[id.index()]
+        self.tensors.get(id.index()).unwrap_or(&MISSING)
     }
 
     /// Changes a tensor.
@@ -335,6 +377,7 @@ impl Graph {
     }
 
     /// Adds a tensor.
+    #[inline]
     pub(super) fn push(&mut self, tensor: Tensor) -> Id {
         let id = Id(u32::try_from(self.tensors.len()).unwrap_or(u32::MAX - 1));
         self.tensors.push(tensor);
@@ -344,14 +387,12 @@ impl Graph {
     /// Adds what a tensor depends on, and itself, to the nodes (`ggml_build_forward_expand`): what
     /// was visited before stays where it is.
     pub(super) fn expand(&mut self, id: Id) {
-        if std::mem::replace(&mut self.get_mut(id).visited, true) {
+        if id == Id::NONE || std::mem::replace(&mut self.get_mut(id).visited, true) {
             return;
         }
-        for source in self.get(id).sources {
-            if source != Id::NONE {
-                self.expand(source);
-                self.get_mut(source).uses += 1;
-            }
+        for source in self.get(id).sources() {
+            self.expand(source);
+            self.get_mut(source).uses += 1;
         }
         if self.get(id).op == Op::None {
             self.leafs.push(id);
@@ -360,12 +401,14 @@ impl Graph {
         }
     }
 
-    /// Forgets everything but keeps the room.
-    pub(super) fn clear(&mut self) {
-        self.tensors.clear();
-        self.nodes.clear();
-        self.leafs.clear();
-        self.pinned.clear();
-        self.fused.clear();
+    /// Returns an empty graph with room for as many blocks.
+    pub(super) fn with_room(blocks: usize) -> Graph {
+        // A usual block has some 50 tensors, 35 of them nodes; beside them there are the inputs.
+        Graph {
+            tensors: Vec::with_capacity(64 * blocks + 64),
+            nodes: Vec::with_capacity(40 * blocks + 32),
+            leafs: Vec::with_capacity(16 * blocks + 16),
+            ..Graph::default()
+        }
     }
 }

@@ -160,7 +160,7 @@ fn list(home: &Path) {
 
 /// Returns the longest time of one bill among the measured shapes.
 fn dearest_bill() -> f64 {
-    let gpu = |index: u32| Gpu { name: format!("CUDA{index}"), memory: Bytes::GIB.saturating_mul(24) };
+    let gpu = |index: u32| Gpu { name: format!("CUDA{index}"), memory: Bytes::GIB.saturating_mul(24), overhead: None };
     let devices = Devices { backend: Backend::Cuda, gpus: (0..2).map(gpu).collect() };
     let profile = EngineProfile::server();
     let settings = Settings { gpu_layers: GpuLayers::Count(20), ..Settings::default() };

@@ -1,14 +1,15 @@
 //! The graphs, one small module a family of architectures.
 
+mod decoder;
+mod dense;
+mod looped;
 mod deepseek4;
 mod deepseek;
 mod dots3note;
-mod drafters;
 mod granite_switch;
 mod hy_v4;
 mod kimi;
 mod lfm2;
-mod llama;
 mod mamba;
 mod minimax01;
 mod minimax_m3;
@@ -18,8 +19,15 @@ mod plamo2;
 mod qwen4exp;
 mod qwen_next;
 mod rwkv;
+mod drafters;
 mod sparse;
 mod speech;
+mod encoders;
+mod gemma;
+mod gemma3n;
+mod t5;
+mod wavtokenizer;
+mod windowed;
 
 use super::model::Builder;
 
@@ -28,9 +36,16 @@ pub(super) type Family = fn(&mut Builder);
 
 /// Each family module's table, from an architecture's name in the header to what builds its graph.
 const TABLES: &[fn(&str) -> Option<Family>] = &[
-    llama::of,
+    dense::of,
+    looped::of,
     moe::of,
     moe_apart::of,
+    gemma::of,
+    gemma3n::of,
+    windowed::of,
+    encoders::of,
+    t5::of,
+    wavtokenizer::of,
     deepseek::of,
     sparse::of,
     deepseek4::of,

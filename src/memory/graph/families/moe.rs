@@ -150,6 +150,10 @@ fn build(g: &mut Builder) {
     let ids_in_last = if how.crop == Crop::InLast { ids } else { Id::NONE };
     for &block in g.blocks() {
         g.enter(Some(block));
+        if g.kind().deepstack {
+            let more = g.deepstack();
+            x = g.add(x, more);
+        }
         // smallthinker chooses its experts by what the block begins with.
         let early = g.architecture() == "smallthinker";
         let scores = if early { g.project(Role::FfnGateInp, x) } else { Id::NONE };
@@ -166,7 +170,6 @@ fn build(g: &mut Builder) {
         };
         let fed = g.norm_if(how.norm, fed, Role::PostFfwNorm);
         x = g.add(fed, attended);
-        x = add_deep_embeddings(g, x, embeddings);
     }
     if how.crop == Crop::AfterLast {
         g.set_output(x);
@@ -198,17 +201,6 @@ fn attend(g: &mut Builder, how: &Decoder, normed: Id, inputs: &Inputs, caches: &
     let scale = g.float(Hyper::AttentionValueScale);
     let scaled = g.architecture() == "mimo2" && scale != 0.0 && (scale - 1.0).abs() > f32::EPSILON;
     if scaled { g.scale(attended) } else { attended }
-}
-
-/// Adds the image embeddings that the first blocks of Qwen3-VL take beside the input.
-fn add_deep_embeddings(g: &mut Builder, x: Id, embeddings: Id) -> Id {
-    let place = u64::from(g.index()) + 1;
-    if place > g.number(Hyper::DeepstackLayers) {
-        return x;
-    }
-    let (width, tokens, stride) = (g.embedding(), g.tokens(), g.get(embeddings).nb[1]);
-    let deep = g.view_2d(embeddings, [width, tokens], stride, width.saturating_mul(place).saturating_mul(4));
-    g.add(x, deep)
 }
 
 /// Norms of heads where there are any, then rope.

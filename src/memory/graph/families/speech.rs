@@ -19,14 +19,16 @@ pub(super) fn of(architecture: &str) -> Option<Family> {
 /// Qwen 3 TTS: as Qwen 3 VL, with an output layer over the codec's tokens only; the logits of all
 /// other tokens are filled in.
 fn qwen3tts(g: &mut Builder) {
-    let given = g.embeddings();
-    let mut x = given;
+    let mut x = g.embeddings();
     let positions = g.positions();
     let input = g.attention_input();
     let ids = g.output_ids();
-    let deepstack = u64::from(g.plan.structure.dimensions.deepstack);
     for &block in g.blocks() {
         g.enter(Some(block));
+        if g.kind().deepstack {
+            let more = g.deepstack();
+            x = g.add(x, more);
+        }
         let normed = g.norm(Norm::Rms, x, Role::AttnNorm);
         let qkv = g.qkv(normed);
         let q = g.norm(Norm::Rms, qkv.q, Role::AttnQNorm);
@@ -39,13 +41,6 @@ fn qwen3tts(g: &mut Builder) {
         let normed = g.norm(Norm::Rms, attended, Role::FfnNorm);
         let fed = g.swiglu(normed);
         x = g.add(fed, attended);
-        if u64::from(block) < deepstack {
-            let (width, tokens) = (g.embedding(), g.tokens());
-            let (kind, stride) = (g.get(given).kind, g.get(given).nb[1]);
-            let at = row_bytes(kind, width.saturating_mul(u64::from(block) + 1));
-            let extra = g.view_2d(given, [width, tokens], stride, at);
-            x = g.add(x, extra);
-        }
     }
     let normed = g.output_norm(Norm::Rms, x);
     let mut logits = g.logits(normed);
