@@ -147,7 +147,8 @@ impl Tensors {
                 Some(_) if has_head && tensor.name.starts_with("dec.") => "dec.",
                 _ => "",
             };
-            let (role, suffix) = if stack.is_empty() { split_role(stem) } else { split_role(&format!("{stack}{stem}")) };
+            let (role, suffix) =
+                if stack.is_empty() { split_role(stem) } else { split_role(&format!("{stack}{stem}")) };
             if role == Role::CrossAttnRelB {
                 continue; // Stored by some t5 conversions, never loaded.
             }

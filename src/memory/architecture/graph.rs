@@ -67,7 +67,8 @@ pub(in crate::memory) fn has_alibi(structure: &Structure) -> bool {
 }
 
 /// Returns whether a block leaves queries and keys as they are where others turn them by rope
-/// (`n_no_rope_layer_step`): each fourth, or the first of four.
+/// (`n_no_rope_layer_step`): each fourth, the first of four, or those that the header lists
+/// (`rope_pattern`).
 pub(in crate::memory) fn leaves_unturned(header: &Header, window: u32, block: usize) -> bool {
     match header.architecture {
         "afmoe" | "smollm3" => (block + 1).is_multiple_of(4),
@@ -75,6 +76,10 @@ pub(in crate::memory) fn leaves_unturned(header: &Header, window: u32, block: us
         "llama4" if window == 0 => block + 1 == header.trunk,
         "llama4" => (block + 1).is_multiple_of(4),
         "smallthinker" => window != 0 && block.is_multiple_of(4),
+        "granite_swa" => {
+            let turned = header.keys.array("attention.rope_pattern");
+            turned.is_some_and(|turned| turned.get(block) == Some(&0))
+        }
         _ => false,
     }
 }
@@ -92,7 +97,7 @@ pub(in crate::memory) struct Stacked {
 /// stand before the blocks that the header maps them to, of which the first has its own already.
 pub(in crate::memory) fn stacked(header: &Header) -> Stacked {
     match header.architecture {
-        "granite" => {
+        "granite" | "granite_swa" => {
             let map = header.keys.floats("deepstack_mapping").unwrap_or_default();
             let mut parts: Vec<f64> = map.iter().copied().filter(|&part| part >= 0.0).collect();
             parts.sort_by(f64::total_cmp);

@@ -80,7 +80,8 @@ impl Selection {
         for stretch in &mut self.stretches {
             let end = at + stretch.built * stretch.period;
             if stretch.built < stretch.rounds {
-                let rounds: Vec<u64> = begun.get(at..end).unwrap_or_default().iter().step_by(stretch.period).copied().collect();
+                let rounds: Vec<u64> =
+                    begun.get(at..end).unwrap_or_default().iter().step_by(stretch.period).copied().collect();
                 let needed = needed(&rounds, stretch.rounds);
                 suffices &= needed <= stretch.built;
                 stretch.built = needed.max(stretch.built);
@@ -95,7 +96,8 @@ impl Selection {
 /// ones began.
 fn needed(begun: &[u64], all: usize) -> usize {
     let built = begun.len();
-    let returns = |first: usize| (first + 1..built).find(|&again| begun[again] == begun[first]).map(|again| again - first);
+    let returns =
+        |first: usize| (first + 1..built).find(|&again| begun[again] == begun[first]).map(|again| again - first);
     match (0..built).find_map(returns) {
         // What is left out has to be whole turns, or the last round would not be the last.
         Some(turn) => built + (all - built) % turn,

@@ -369,7 +369,7 @@ static MISSING: Tensor = Tensor {
 };
 
 impl Graph {
-    /// Returns a tensor.
+    /// Returns a tensor, one of a single element for [`Id::NONE`].
     pub(super) fn get(&self, id: Id) -> &Tensor {
         self.tensors.get(id.index()).unwrap_or(&MISSING)
     }

@@ -76,12 +76,8 @@ struct Mixing {
     inject: Option<Role>,
 }
 
-const ATTENTION: Mixing = Mixing {
-    norm: Role::HcAttnNorm,
-    down: Role::HcAttnDown,
-    up: Role::HcAttnUp,
-    inject: Some(Role::HcAttnInject),
-};
+const ATTENTION: Mixing =
+    Mixing { norm: Role::HcAttnNorm, down: Role::HcAttnDown, up: Role::HcAttnUp, inject: Some(Role::HcAttnInject) };
 const NETWORK: Mixing =
     Mixing { norm: Role::HcFfnNorm, down: Role::HcFfnDown, up: Role::HcFfnUp, inject: Some(Role::HcFfnInject) };
 const OUTPUT: Mixing =

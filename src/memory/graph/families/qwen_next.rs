@@ -97,12 +97,7 @@ pub(super) fn gated_attention(g: &mut Builder, attended: &Attended, x: Id) -> Id
 }
 
 /// As [`gated_attention`] with attention itself given.
-pub(super) fn gated(
-    g: &mut Builder,
-    positions: Id,
-    x: Id,
-    attend: impl FnOnce(&mut Builder, Qkv) -> Id,
-) -> Id {
+pub(super) fn gated(g: &mut Builder, positions: Id, x: Id, attend: impl FnOnce(&mut Builder, Qkv) -> Id) -> Id {
     let (heads, tokens) = (g.heads(), g.tokens());
     let [both, k, v] = flat(g, x);
     let size = g.get(both).nb[0];

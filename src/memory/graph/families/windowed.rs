@@ -123,7 +123,8 @@ fn plamo3(g: &mut Builder) {
     finish(g, x);
 }
 
-/// Granite with windows: sinks, and results that are multiplied before they are added.
+/// Granite with windows: sinks, results that are multiplied before they are added, and further parts
+/// of the input embeddings added before some blocks.
 fn granite_swa(g: &mut Builder) {
     let mut x = g.embeddings();
     let positions = g.positions();
@@ -132,10 +133,16 @@ fn granite_swa(g: &mut Builder) {
     let scales = g.float(Hyper::ResidualScale) != 0.0;
     for &block in g.blocks() {
         g.enter(Some(block));
+        if g.kind().deepstack {
+            let more = g.deepstack();
+            x = g.add(x, more);
+        }
         let normed = g.norm(Norm::Rms, x, Role::AttnNorm);
-        let qkv = g.qkv(normed);
-        let factors = g.rope_factors();
-        let qkv = turn(g, qkv, positions, factors);
+        let mut qkv = g.qkv(normed);
+        if !g.kind().nope {
+            let factors = g.rope_factors();
+            qkv = turn(g, qkv, positions, factors);
+        }
         let sinks = g.sinks();
         let attended = g.attend(&input, qkv, Extras { sinks, ..Extras::default() });
         let [attended, residual] = g.keep_outputs(ids, [attended, x]);
