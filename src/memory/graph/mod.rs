@@ -7,18 +7,21 @@
 //! - [`tensor`] and [`ops`]: ggml's tensors and operations;
 //! - [`model`], [`attention`], [`feed_forward`]: what llama.cpp's `llm_graph_context` offers;
 //! - [`families`]: one small module a family of architectures;
+//! - [`projectors`] and [`convolve`]: the same for encoders of images and sound;
 //! - [`backend`], [`cuda`], [`fusion`]: what a back-end decides about memory;
 //! - [`reduce`]: the few blocks that stand for all.
 
 mod allocate;
 mod attention;
 mod backend;
+mod convolve;
 mod cuda;
 mod families;
 mod feed_forward;
 mod fusion;
 mod model;
 mod ops;
+pub(super) mod projectors;
 mod reduce;
 mod schedule;
 mod tensor;

@@ -18,7 +18,7 @@ pub(super) enum Glu {
 
 impl Graph {
     /// Adds a result of the given type and shape.
-    fn result(&mut self, op: Op, kind: TensorType, ne: [u64; 4], sources: &[Id]) -> Id {
+    pub(super) fn result(&mut self, op: Op, kind: TensorType, ne: [u64; 4], sources: &[Id]) -> Id {
         let mut tensor = Tensor::new(kind, ne);
         tensor.op = op;
         tensor.sources[..sources.len()].copy_from_slice(sources);

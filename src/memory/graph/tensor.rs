@@ -49,6 +49,7 @@ pub(super) enum Op {
     Cont,
     Conv1d,
     Conv2d,
+    Conv2dDw,
     Cpy,
     Cumsum,
     Diag,
@@ -338,18 +339,29 @@ impl Graph {
     /// Adds what a tensor depends on, and itself, to the nodes (`ggml_build_forward_expand`): what
     /// was visited before stays where it is.
     pub(super) fn expand(&mut self, id: Id) {
-        if std::mem::replace(&mut self.get_mut(id).visited, true) {
-            return;
+        // Graphs can be deeper than a thread's stack, so what is under way is kept in a list.
+        let mut under_way = Vec::new();
+        if !std::mem::replace(&mut self.get_mut(id).visited, true) {
+            under_way.push((id, 0));
         }
-        for source in self.get(id).sources {
-            if source != Id::NONE {
-                self.expand(source);
+        while let Some((id, next)) = under_way.last_mut() {
+            let id = *id;
+            match self.get(id).sources.get(*next).copied() {
+                Some(source) => {
+                    *next += 1;
+                    if source != Id::NONE && !std::mem::replace(&mut self.get_mut(source).visited, true) {
+                        under_way.push((source, 0));
+                    }
+                }
+                None => {
+                    under_way.pop();
+                    if self.get(id).op == Op::None {
+                        self.leafs.push(id);
+                    } else {
+                        self.nodes.push(id);
+                    }
+                }
             }
-        }
-        if self.get(id).op == Op::None {
-            self.leafs.push(id);
-        } else {
-            self.nodes.push(id);
         }
     }
 

@@ -1,0 +1,94 @@
+//! The graphs of projectors, one small module a family of encoders (`models/*.cpp` of `mtmd`).
+//!
+//! Each is built for the image or sound that llama.cpp reserves for, and then scheduled and
+//! allocated like a language model's.
+
+mod clip;
+mod conformer;
+mod deepseek_ocr;
+mod gemma4;
+mod glm4v;
+mod granite;
+mod kimi;
+mod llava;
+mod minicpmv;
+mod mobilenet;
+mod pixtral;
+mod qwen_vl;
+mod siglip;
+mod speaker;
+mod tokens;
+mod whisper;
+mod yasa;
+
+use self::clip::Clip;
+use super::allocate;
+use super::backend::Backends;
+use super::schedule;
+use super::tensor::{BackendId, Graph, Op};
+use crate::memory::projector::Encoder;
+use crate::memory::{Backend, FlashAttention};
+
+/// Builds the graph of an encoder.
+type Family = fn(&mut Clip);
+
+/// Each family module's table, from a projector's type to what builds its graph.
+const TABLES: &[fn(&str) -> Option<Family>] = &[
+    conformer::of,
+    deepseek_ocr::of,
+    gemma4::of,
+    glm4v::of,
+    granite::of,
+    kimi::of,
+    llava::of,
+    minicpmv::of,
+    mobilenet::of,
+    pixtral::of,
+    qwen_vl::of,
+    siglip::of,
+    speaker::of,
+    tokens::of,
+    whisper::of,
+    yasa::of,
+];
+
+/// More nodes than any graph of an encoder has; llama.cpp has no room for more
+/// (`clip_ctx::max_nodes`).
+const MOST_NODES: usize = 8_192;
+
+/// What the graph of an encoder needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::memory) struct Computed {
+    /// The buffer of the device that has the weights.
+    pub(in crate::memory) device: u64,
+    /// The buffer in main memory beside it, 0 where the weights are there too.
+    pub(in crate::memory) host: u64,
+}
+
+/// Returns what the graph of an encoder needs on a back-end, or nothing where no family describes
+/// its type or the file lacks one of its tensors.
+pub(in crate::memory) fn compute(encoder: &Encoder, backend: Backend, flash: FlashAttention) -> Option<Computed> {
+    let family = TABLES.iter().find_map(|of| of(encoder.name))?;
+    let backends = Backends::new(backend, usize::from(backend != Backend::None));
+    let build = |flash: bool| {
+        let mut clip = Clip::new(encoder, BackendId(0), flash);
+        family(&mut clip);
+        (!clip.lacks && clip.graph.nodes.len() <= MOST_NODES).then_some(clip.graph)
+    };
+    let allocate = |mut graph: Graph| {
+        let scheduled = schedule::schedule(&mut graph, &backends, 1);
+        let bytes = allocate::allocate(&graph, &scheduled, &backends);
+        let at = |index: usize| bytes.get(index).copied().unwrap_or(0);
+        Computed { device: at(0), host: if backend == Backend::None { 0 } else { at(1) } }
+    };
+    let graph = build(flash != FlashAttention::Off)?;
+    let runs = |id| graph.get(id).op != Op::FlashAttnExt || backends.supports(BackendId(0), &graph, id);
+    let fails = flash == FlashAttention::Auto && !graph.nodes.iter().all(|&id| runs(id));
+    let first = allocate(graph);
+    if !fails {
+        return Some(first);
+    }
+    // Flash attention is switched off and the buffers are reserved again; they never shrink.
+    let second = allocate(build(false)?);
+    Some(Computed { device: first.device.max(second.device), host: first.host.max(second.host) })
+}
