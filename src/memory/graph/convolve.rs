@@ -48,16 +48,16 @@ impl Graph {
     }
 
     /// `ggml_im2col` for sound: one dimension, channels second.
-    pub(super) fn im2col_1d(&mut self, kernel: Id, x: Id, steps: Steps, kind: TensorType) -> Id {
+    pub(super) fn im2col_1d_by(&mut self, kernel: Id, x: Id, steps: Steps, kind: TensorType) -> Id {
         let (k, from) = (self.get(kernel).ne, self.get(x).ne);
         let ne = [k[0].saturating_mul(k[1]), steps.fits(from[0], k[0]), from[2], 1];
         self.result(Op::Im2col, kind, ne, &[kernel, x])
     }
 
     /// `ggml_conv_1d`.
-    pub(super) fn conv_1d(&mut self, kernel: Id, x: Id, steps: Steps) -> Id {
+    pub(super) fn conv_1d_by(&mut self, kernel: Id, x: Id, steps: Steps) -> Id {
         let kind = self.unfolded_kind(kernel);
-        let unfolded = self.im2col_1d(kernel, x, steps, kind);
+        let unfolded = self.im2col_1d_by(kernel, x, steps, kind);
         let (u, k) = (self.get(unfolded).ne, self.get(kernel).ne);
         let a = self.reshape(unfolded, [u[0], u[2].saturating_mul(u[1]), 1, 1]);
         let b = self.reshape(kernel, [k[0].saturating_mul(k[1]), k[2], 1, 1]);
@@ -68,7 +68,7 @@ impl Graph {
     /// `ggml_conv_1d_ph`: padded by half the kernel.
     pub(super) fn conv_1d_ph(&mut self, kernel: Id, x: Id, stride: u64) -> Id {
         let half = self.get(kernel).ne[0] / 2;
-        self.conv_1d(kernel, x, Steps::of(stride).padded(half))
+        self.conv_1d_by(kernel, x, Steps::of(stride).padded(half))
     }
 
     /// `ggml_conv_2d`.

@@ -339,28 +339,42 @@ impl Graph {
     /// Adds what a tensor depends on, and itself, to the nodes (`ggml_build_forward_expand`): what
     /// was visited before stays where it is.
     pub(super) fn expand(&mut self, id: Id) {
-        // Graphs can be deeper than a thread's stack, so what is under way is kept in a list.
+        if std::mem::replace(&mut self.get_mut(id).visited, true) {
+            return;
+        }
+        for source in self.get(id).sources {
+            if source != Id::NONE {
+                self.expand(source);
+            }
+        }
+        if self.get(id).op == Op::None {
+            self.leafs.push(id);
+        } else {
+            self.nodes.push(id);
+        }
+    }
+
+    /// As [`Graph::expand`] for graphs that are deeper than a thread's stack: what is under way is
+    /// kept in a list.
+    pub(super) fn expand_deep(&mut self, id: Id) {
         let mut under_way = Vec::new();
         if !std::mem::replace(&mut self.get_mut(id).visited, true) {
             under_way.push((id, 0));
         }
         while let Some((id, next)) = under_way.last_mut() {
             let id = *id;
-            match self.get(id).sources.get(*next).copied() {
-                Some(source) => {
-                    *next += 1;
-                    if source != Id::NONE && !std::mem::replace(&mut self.get_mut(source).visited, true) {
-                        under_way.push((source, 0));
-                    }
+            if let Some(&source) = self.get(id).sources.get(*next) {
+                *next += 1;
+                if source != Id::NONE && !std::mem::replace(&mut self.get_mut(source).visited, true) {
+                    under_way.push((source, 0));
                 }
-                None => {
-                    under_way.pop();
-                    if self.get(id).op == Op::None {
-                        self.leafs.push(id);
-                    } else {
-                        self.nodes.push(id);
-                    }
-                }
+                continue;
+            }
+            under_way.pop();
+            if self.get(id).op == Op::None {
+                self.leafs.push(id);
+            } else {
+                self.nodes.push(id);
             }
         }
     }

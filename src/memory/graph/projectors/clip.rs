@@ -186,6 +186,12 @@ impl<'a> Clip<'a> {
         Mlp { up, gate, down }
     }
 
+    /// Adds what a tensor depends on, and itself, to the nodes.
+    pub(super) fn expand(&mut self, id: Id) {
+        // Without attention by `build_attn` a whole conformer is added at once.
+        self.graph.expand_deep(id);
+    }
+
     /// Returns an input of the graph.
     pub(super) fn positions(&mut self, count: u64) -> Id {
         self.input(I32, [count, 1, 1, 1])

@@ -55,7 +55,7 @@ fn convolved(g: &mut Clip, x: Id, name: &str, dilation: u64) -> Id {
     let length = g.get(x).ne[0];
     let x = g.reshape(x, [length, channels, 1, 1]);
     let shape = g.constant(F32, [kernel, channels, 1, 1]);
-    let x = g.im2col_1d(shape, x, Steps::of(1).dilated(dilation), F32);
+    let x = g.im2col_1d_by(shape, x, Steps::of(1).dilated(dilation), F32);
     let rows = g.get(x).ne[1];
     let row = kernel.saturating_mul(channels);
     let x = g.reshape(x, [row, rows, 1, 1]);
@@ -227,7 +227,7 @@ fn causal(g: &mut Clip, x: Id, kernel: Pair, stride: u64, repeats: bool) -> Id {
     } else {
         g.pad(x, [before + after, 0, 0, 0])
     };
-    let x = g.conv_1d(kernel.weight, x, Steps::of(stride));
+    let x = g.conv_1d_by(kernel.weight, x, Steps::of(stride));
     let ne = g.get(x).ne;
     let x = g.reshape(x, [ne[0], ne[1], 1, 1]);
     if kernel.bias == Id::NONE {

@@ -172,7 +172,7 @@ fn mimo_audio(g: &mut Clip) {
     let x = g.norm(Norm::Layer, x, post);
     let x = g.cont_transposed(x);
     let kernel = g.need("a.downsample.conv.weight");
-    let x = g.conv_1d(kernel, x, Steps::of(2));
+    let x = g.conv_1d_by(kernel, x, Steps::of(2));
     let x = g.unary(Op::Unary, x);
     let x = g.cont_transposed(x);
     let norm = g.needed("a.downsample.norm");
