@@ -228,13 +228,13 @@ fn every_setting() -> impl Iterator<Item = (Backend, FlashAttention)> {
 
 /// Returns the buffers of an encoder in every setting, or nothing where its graph is not known.
 fn built(encoder: &Encoder) -> Option<Vec<ProjectorBuffers>> {
-    every_setting()
-        .map(|(backend, flash_attention)| {
-            let computed = projectors::compute(encoder, backend, flash_attention)?;
-            let (device, host) = (Bytes(computed.device), Bytes(computed.host));
-            Some(ProjectorBuffers { backend, flash_attention, device, host })
-        })
-        .collect()
+    let graphs = projectors::Graphs::build(encoder)?;
+    let buffers = every_setting().map(|(backend, flash_attention)| {
+        let computed = graphs.compute(backend, flash_attention);
+        let (device, host) = (Bytes(computed.device), Bytes(computed.host));
+        ProjectorBuffers { backend, flash_attention, device, host }
+    });
+    Some(buffers.collect())
 }
 
 fn stated_type(header: &Header, modality: Modality) -> Option<String> {

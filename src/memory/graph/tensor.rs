@@ -287,7 +287,7 @@ pub(super) fn row_bytes(kind: TensorType, elements: u64) -> u64 {
 }
 
 /// A graph as llama.cpp builds it: all tensors, and the nodes in the order they are computed.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Graph {
     pub(super) tensors: Vec<Tensor>,
     /// What is computed, in order.

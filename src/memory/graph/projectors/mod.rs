@@ -65,30 +65,57 @@ pub(in crate::memory) struct Computed {
     pub(in crate::memory) host: u64,
 }
 
-/// Returns what the graph of an encoder needs on a back-end, or nothing where no family describes
-/// its type or the file lacks one of its tensors.
-pub(in crate::memory) fn compute(encoder: &Encoder, backend: Backend, flash: FlashAttention) -> Option<Computed> {
-    let family = TABLES.iter().find_map(|of| of(encoder.name))?;
-    let backends = Backends::new(backend, usize::from(backend != Backend::None));
-    let build = |flash: bool| {
-        let mut clip = Clip::new(encoder, BackendId(0), flash);
-        family(&mut clip);
-        (!clip.lacks && clip.graph.nodes.len() <= MOST_NODES).then_some(clip.graph)
-    };
-    let allocate = |mut graph: Graph| {
-        let scheduled = schedule::schedule(&mut graph, &backends, 1);
-        let bytes = allocate::allocate(&graph, &scheduled, &backends);
-        let at = |index: usize| bytes.get(index).copied().unwrap_or(0);
-        Computed { device: at(0), host: if backend == Backend::None { 0 } else { at(1) } }
-    };
-    let graph = build(flash != FlashAttention::Off)?;
-    let runs = |id| graph.get(id).op != Op::FlashAttnExt || backends.supports(BackendId(0), &graph, id);
-    let fails = flash == FlashAttention::Auto && !graph.nodes.iter().all(|&id| runs(id));
-    let first = allocate(graph);
-    if !fails {
-        return Some(first);
+/// The graphs of an encoder, with flash attention and without.
+pub(in crate::memory) struct Graphs {
+    flash: Graph,
+    plain: Graph,
+}
+
+impl Graphs {
+    /// Builds the graphs of an encoder, or nothing where no family describes its type or the file
+    /// lacks one of its tensors.
+    pub(in crate::memory) fn build(encoder: &Encoder) -> Option<Graphs> {
+        let family = TABLES.iter().find_map(|of| of(encoder.name))?;
+        let build = |flash: bool| {
+            // The first back-end has the weights, whichever it is.
+            let mut clip = Clip::new(encoder, BackendId(0), flash);
+            family(&mut clip);
+            (!clip.lacks && clip.graph.nodes.len() <= MOST_NODES).then_some(clip.graph)
+        };
+        Some(Graphs { flash: build(true)?, plain: build(false)? })
     }
-    // Flash attention is switched off and the buffers are reserved again; they never shrink.
-    let second = allocate(build(false)?);
-    Some(Computed { device: first.device.max(second.device), host: first.host.max(second.host) })
+
+    /// Returns what they need on a back-end.
+    pub(in crate::memory) fn compute(&self, backend: Backend, flash: FlashAttention) -> Computed {
+        let backends = Backends::new(backend, usize::from(backend != Backend::None));
+        match flash {
+            FlashAttention::On => allocated(&self.flash, &backends),
+            FlashAttention::Off => allocated(&self.plain, &backends),
+            FlashAttention::Auto => {
+                let first = allocated(&self.flash, &backends);
+                if self.has_kernels(&backends) {
+                    return first;
+                }
+                // Flash attention is switched off and the buffers are reserved again; they never
+                // shrink.
+                let second = allocated(&self.plain, &backends);
+                Computed { device: first.device.max(second.device), host: first.host.max(second.host) }
+            }
+        }
+    }
+
+    /// Returns whether the device can compute every flash attention.
+    fn has_kernels(&self, backends: &Backends) -> bool {
+        let graph = &self.flash;
+        let mut attentions = graph.nodes.iter().filter(|&&id| graph.get(id).op == Op::FlashAttnExt);
+        attentions.all(|&id| backends.supports(BackendId(0), graph, id))
+    }
+}
+
+fn allocated(graph: &Graph, backends: &Backends) -> Computed {
+    let mut graph = graph.clone();
+    let scheduled = schedule::schedule(&mut graph, backends, 1);
+    let bytes = allocate::allocate(&graph, &scheduled, backends);
+    let at = |index: usize| bytes.get(index).copied().unwrap_or(0);
+    Computed { device: at(0), host: if backends.gpus() == 0 { 0 } else { at(1) } }
 }
