@@ -133,8 +133,7 @@ pub fn bill(
     lines.add(Pool::Host, Part::Output, Basis::Exact, output(structure, settings, &sizes));
 
     if let Some(projector) = projector {
-        let pool = if places.gpus() == 0 { Pool::Host } else { Pool::Gpu(0) };
-        lines.0.extend(projector.lines(pool));
+        lines.0.extend(projector.lines(backend, settings.flash_attention));
     }
     let usual = Overhead::usual(backend);
     for (gpu, device) in devices.gpus.iter().take(places.gpus()).enumerate() {

@@ -9,6 +9,7 @@
 //! - [`recurrent`], [`mamba`], [`delta_net`], [`kda`]: states, and the layers that carry them along;
 //! - [`pooling`]: what follows where embeddings are asked for;
 //! - [`families`]: one small module a family of architectures;
+//! - [`projectors`] and [`convolve`]: the same for encoders of images and sound;
 //! - [`backend`]: what a back-end decides about memory: [`cuda`] with [`fusion`], [`metal`] with
 //!   [`metal_order`], [`vulkan`] with [`vulkan_order`];
 //! - [`reduce`]: the few blocks that stand for all;
@@ -17,6 +18,7 @@
 mod allocate;
 mod attention;
 mod backend;
+mod convolve;
 mod cuda;
 mod delta_net;
 mod families;
@@ -32,6 +34,7 @@ mod metal_order;
 mod model;
 mod ops;
 mod pooling;
+pub(super) mod projectors;
 mod recurrent;
 mod reduce;
 mod schedule;
@@ -108,7 +111,8 @@ pub(super) fn compute(load: &Load) -> Computed {
         };
         let (room, borrows) = worst.allocate(graph);
         if selection.suffices(&room.begun) {
-            let margin = |bytes: u64| Bytes(if known.is_some() { bytes } else { bytes.saturating_add(bytes / GUESSED) });
+            let margin =
+                |bytes: u64| Bytes(if known.is_some() { bytes } else { bytes.saturating_add(bytes / GUESSED) });
             let mut bytes = room.bytes.into_iter().map(margin);
             let gpus = bytes.by_ref().take(load.places.gpus()).collect();
             let host = bytes.next().unwrap_or_default();
