@@ -148,9 +148,12 @@ mod value {
         keys.number(key)
     }
 
-    /// Whether any section is not empty.
+    /// 1 where only some section is not empty, 2 where the first two are not (`use_mrope`).
     pub(super) fn sections(keys: &Keys, key: &str) -> Option<u32> {
-        keys.array(key).map(|sections| u32::from(sections.iter().any(|&section| section != 0)))
+        keys.array(key).map(|sections| match sections.as_slice() {
+            [first, second, ..] if *first > 0 && *second > 0 => 2,
+            sections => u32::from(sections.iter().any(|&section| section != 0)),
+        })
     }
 
     pub(super) fn flag(keys: &Keys, key: &str) -> Option<u32> {

@@ -17,7 +17,8 @@ pub(in crate::memory) fn has_sections(structure: &Structure) -> bool {
     match structure.architecture.as_str() {
         "qwen2vl" | "paddleocr" | "qwen3vl" | "qwen3vlmoe" | "qwen35" | "qwen35moe" | "clef" | "qwen4exp"
         | "qwen3tts" => true,
-        "glm4" | "glm4moe" | "hunyuan_vl" | "dflash" => structure.hyper.number(Hyper::RopeSections) != 0,
+        "bailingmoe3" | "glm4" | "glm4moe" | "hunyuan_vl" => structure.hyper.number(Hyper::RopeSections) == 2,
+        "dflash" => structure.hyper.number(Hyper::RopeSections) != 0,
         _ => false,
     }
 }

@@ -252,8 +252,8 @@ impl Builder<'_> {
         let gate = self.project(Role::AttnGate, input);
         let gate = self.unary(activation, gate);
         let heads = self.heads().q;
-        let ([gates, tokens, ..], ne) = (self.get(gate).ne, self.get(attended).ne);
-        if gates != heads || heads == 0 {
+        let ([width, tokens, ..], ne) = (self.get(gate).ne, self.get(attended).ne);
+        if width != heads || heads == 0 {
             return self.mul(attended, gate);
         }
         let shaped = self.reshape(attended, [ne[0] / heads, heads, tokens, 1]);

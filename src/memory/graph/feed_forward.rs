@@ -80,9 +80,11 @@ pub(super) const DENSE: Matrices = Matrices { up: Role::FfnUp, gate: Role::FfnGa
 pub(super) const SHARED: Matrices =
     Matrices { up: Role::FfnUpShexp, gate: Role::FfnGateShexp, down: Role::FfnDownShexp };
 
+/// llama.cpp's `LLAMA_MAX_EXPERTS`.
+const MOST_EXPERTS: u64 = 1_024;
+
 /// The usual experts, each token using some.
-pub(super) const ROUTED: Matrices =
-    Matrices { up: Role::FfnUpExps, gate: Role::FfnGateExps, down: Role::FfnDownExps };
+pub(super) const ROUTED: Matrices = Matrices { up: Role::FfnUpExps, gate: Role::FfnGateExps, down: Role::FfnDownExps };
 
 /// How a network of experts differs from the usual.
 #[derive(Clone, Copy, Debug)]
@@ -272,7 +274,7 @@ impl Builder<'_> {
         let (width, tokens) = (ne[0], ne[1]);
         let down = self.weight(how.matrices.down);
         let count = if down == Id::NONE { 0 } else { self.get(down).ne[2] };
-        let used = u64::from(self.kind().experts_used).min(count);
+        let used = u64::from(self.kind().experts_used).min(count).min(MOST_EXPERTS);
         let (mut weights, chosen) = self.choose(x, how, [count, used], tokens);
         if how.gating == Gating::SoftmaxWeight {
             weights = self.reshape(weights, [used, tokens, 1, 1]);

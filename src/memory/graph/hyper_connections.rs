@@ -6,6 +6,9 @@ use super::tensor::{F32, FusedOp, Id, Op, Tensor, row_bytes};
 use crate::memory::hyper::Hyper;
 use crate::memory::tensor::{Role, Suffix};
 
+/// More residual streams than any model has.
+const MOST_STREAMS: u64 = 64;
+
 /// The tensors that mix the streams around a part of a block.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mixing {
@@ -34,7 +37,7 @@ pub(super) struct Joint {
 impl Builder<'_> {
     /// Returns how many residual streams there are; llama.cpp knows four.
     pub(super) fn streams(&self) -> u64 {
-        self.number(Hyper::HyperConnections).min(8)
+        self.number(Hyper::HyperConnections).clamp(1, MOST_STREAMS)
     }
 
     /// Repeats the embeddings for every stream.

@@ -76,10 +76,10 @@ fn choose(g: &mut Builder, caches: &AttentionInput) -> Id {
 }
 
 /// Attention, each of its matrices with its adapters.
-fn attend(g: &mut Builder, x: Id, adapters: Id, positions: Id, caches: &AttentionInput) -> Id {
+fn attend(g: &mut Builder, normed: Id, adapters: Id, positions: Id, caches: &AttentionInput) -> Id {
     let (heads, tokens) = (g.heads(), g.tokens());
     let weight = g.weight(Role::AttnQkv);
-    let qkv = g.mul_mat(weight, x);
+    let qkv = g.mul_mat(weight, normed);
     let Tensor { nb, .. } = *g.get(qkv);
     let mut at = 0;
     let parts = [(Role::AttnQ, heads.q), (Role::AttnK, heads.kv), (Role::AttnV, heads.kv)].map(|(role, count)| {
@@ -87,7 +87,7 @@ fn attend(g: &mut Builder, x: Id, adapters: Id, positions: Id, caches: &Attentio
         let part = g.view_2d(qkv, [width, tokens], nb[1], at);
         at = at.saturating_add(width.saturating_mul(nb[0]));
         let part = g.cont(part);
-        let change = adapter(g, role, x, adapters);
+        let change = adapter(g, role, normed, adapters);
         let part = g.add(part, change);
         g.reshape(part, [heads.k, count, tokens, 1])
     });

@@ -195,7 +195,8 @@ impl Sparse {
         let stride = g.get(self.cells).nb[1];
         let cells_of_positions = g.view_1d(self.cells, self.positions, stream.saturating_mul(stride));
         let stride = g.get(self.mask).nb[1];
-        let mask = of_stream(g, self.mask, [self.positions, 1, tokens], [stride, stride], tokens.saturating_mul(stride));
+        let mask =
+            of_stream(g, self.mask, [self.positions, 1, tokens], [stride, stride], tokens.saturating_mul(stride));
         let stride = g.get(self.blocks_of_cells).nb[1];
         let blocks_of_cells = g.view_1d(self.blocks_of_cells, cells, stream.saturating_mul(stride));
         let Tensor { nb, .. } = *g.get(self.wide_mask);

@@ -4,6 +4,7 @@ mod decoder;
 mod dense;
 mod looped;
 mod deepseek4;
+mod bailingmoe3;
 mod deepseek;
 mod dots3note;
 mod granite_switch;
@@ -46,6 +47,7 @@ const TABLES: &[fn(&str) -> Option<Family>] = &[
     encoders::of,
     t5::of,
     wavtokenizer::of,
+    bailingmoe3::of,
     deepseek::of,
     sparse::of,
     deepseek4::of,

@@ -251,7 +251,7 @@ fn step35(g: &mut Builder, x: Id, inputs: &Inputs) -> Qkv {
     Qkv { q, k, v: qkv.v }
 }
 
-/// SmallThinker: no rope in the first of four blocks, where the model has windows.
+/// `SmallThinker`: no rope in the first of four blocks, where the model has windows.
 fn smallthinker(g: &mut Builder, x: Id, inputs: &Inputs) -> Qkv {
     let qkv = g.qkv(x);
     let skips = g.plan.structure.dimensions.window != 0 && g.index().is_multiple_of(4);
@@ -263,8 +263,7 @@ fn smallthinker(g: &mut Builder, x: Id, inputs: &Inputs) -> Qkv {
 /// its experts.
 fn llama4(g: &mut Builder, x: Id, inputs: &Inputs) -> Qkv {
     let structure = g.plan.structure;
-    let trunk = structure.blocks;
-    let step = if structure.dimensions.window == 0 { trunk.max(1) } else { 4 };
+    let step = if structure.dimensions.window == 0 { structure.blocks.max(1) } else { 4 };
     let Qkv { q, k, v } = g.qkv(x);
     if (g.index() + 1).is_multiple_of(step) {
         return Qkv { q: g.mul(q, inputs.temperatures), k, v };
