@@ -44,6 +44,8 @@ hyperparameters! {
     ConvKernelSize = "conv_kernel_size" number,
     ConvnextBlocks = "convnext.block_count" number,
     DecisionBlocks = "decision.block_count" number,
+    DecisionHeads = "decision.head_count" number,
+    DecisionRoutingBlocks = "decision.routing_block_count" number,
     DecoderBlockCount = "decoder_block_count" number,
     EmbeddingScale = "embedding_scale" float,
     ExpertCount = "expert_count" number,

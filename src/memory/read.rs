@@ -98,7 +98,7 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
             keys_only: keys_only(&keys),
             state_r: remembered.state.0,
             state_s: remembered.state.1,
-            causal: keys.flag("attention.causal").unwrap_or(remembered.any),
+            causal: keys.flag("attention.causal").unwrap_or(remembered.any || architecture == "clef"),
         },
         hyper: Hyperparameters::read(&keys),
         globals: tensors.globals,
@@ -130,13 +130,18 @@ impl Tensors {
             shows: vec![Shown::default(); blocks as usize],
         };
         let mut unknown = 0u32;
+        let has_head = header.architecture() == Some("clef");
         for (index, tensor) in header.tensors.iter().enumerate() {
             let (block, stem) = split_block(&tensor.name);
-            // An encoder's blocks share their numbers with the decoder's.
-            let (role, suffix) = match block {
-                Some(_) if tensor.name.starts_with("enc.") => split_role(&format!("enc.{stem}")),
-                _ => split_role(stem),
+            // An encoder's blocks share their numbers with the decoder's, and those of clef's head with
+            // the others.
+            let stack = match block {
+                Some(_) if tensor.name.starts_with("enc.") => "enc.",
+                Some(_) if has_head && tensor.name.starts_with("dec.") => "dec.",
+                _ => "",
             };
+            let (role, suffix) =
+                if stack.is_empty() { split_role(stem) } else { split_role(&format!("{stack}{stem}")) };
             if role == Role::CrossAttnRelB {
                 continue; // Stored by some t5 conversions, never loaded.
             }

@@ -165,7 +165,7 @@ pub(in crate::memory) fn is_known(architecture: &str) -> bool {
 
 /// Returns whether the architecture only embeds or scores text.
 pub(in crate::memory) fn is_encoder(architecture: &str) -> bool {
-    !has_output_layer(architecture) || matches!(architecture, "gemma-embedding" | "llama-embed" | "t5encoder")
+    !has_output_layer(architecture) || matches!(architecture, "clef" | "gemma-embedding" | "llama-embed" | "t5encoder")
 }
 
 /// Returns whether the model ends in logits over the vocabulary: its token embedding serves as
@@ -174,7 +174,6 @@ pub(in crate::memory) fn has_output_layer(architecture: &str) -> bool {
     !matches!(
         architecture,
         "bert"
-            | "clef"
             | "eurobert"
             | "jina-bert-v2"
             | "jina-bert-v3"

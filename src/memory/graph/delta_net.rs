@@ -49,7 +49,7 @@ impl Builder<'_> {
 
     fn window_over(&mut self, input: &StateInput, which: Cache, x: Id, [taps, channels]: [u64; 2]) -> Id {
         let before = self.load_state(input, which);
-        let shape = [taps, channels, self.slots(), 1];
+        let shape = [taps, channels, self.sequences(), 1];
         let before = self.reshape(before, shape);
         let turned = self.transpose(x);
         self.concat(before, turned, 0)
@@ -58,7 +58,7 @@ impl Builder<'_> {
     /// Reads the states of the micro-batch's sequences, a square matrix a head.
     pub(super) fn delta_state(&mut self, input: &StateInput, head: u64, heads: u64) -> Id {
         let state = self.load_state(input, Cache::S);
-        let shape = [head, head, heads, self.slots()];
+        let shape = [head, head, heads, self.sequences()];
         self.reshape(state, shape)
     }
 
@@ -93,7 +93,7 @@ impl Builder<'_> {
 
     /// Splits what was convolved into queries, keys and values, head by head.
     pub(super) fn delta_heads(&mut self, x: Id, sizes: Mamba) -> [Id; 3] {
-        let (tokens, slots, size) = (self.sequence_tokens(), self.slots(), self.get(x).nb[0]);
+        let (tokens, slots, size) = (self.sequence_tokens(), self.sequences(), self.get(x).nb[0]);
         let (key, value) = (sizes.state, sizes.head());
         let keys = key.saturating_mul(sizes.groups);
         let all = keys.saturating_mul(2).saturating_add(value.saturating_mul(sizes.heads));

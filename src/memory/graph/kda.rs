@@ -22,7 +22,7 @@ impl Builder<'_> {
     /// A layer of Kimi's delta attention, its output projection included.
     pub(super) fn kda(&mut self, input: &StateInput, x: Id, decay: Decay) -> Id {
         let (heads, head) = (self.heads().q, self.number(Hyper::KdaHeadDim));
-        let (tokens, each, slots) = (self.tokens(), self.sequence_tokens(), self.slots());
+        let (tokens, each, slots) = (self.tokens(), self.sequence_tokens(), self.sequences());
         let inner = heads.saturating_mul(head);
         let before = self.load_state(input, Cache::R);
         let all = if self.has(Role::AttnQkv) { self.project(Role::AttnQkv, x) } else { Id::NONE };
@@ -68,7 +68,7 @@ impl Builder<'_> {
 
     /// Convolves over the last tokens, kept in one of three parts of the state.
     pub(super) fn kda_convolution(&mut self, x: Id, before: Id, kernel: Role, place: u64) -> Id {
-        let (tokens, each, slots) = (self.tokens(), self.sequence_tokens(), self.slots());
+        let (tokens, each, slots) = (self.tokens(), self.sequence_tokens(), self.sequences());
         let width = self.get(x).ne[0];
         let taps = self.number(Hyper::SsmConvKernel).saturating_sub(1);
         let kind = self.get(before).kind;

@@ -51,7 +51,7 @@ impl Builder<'_> {
     /// The first Mamba (`build_mamba_layer`): every channel a head of its own.
     pub(super) fn mamba(&mut self, input: &StateInput, x: Id) -> Id {
         let Mamba { taps, inner, state, heads: rank, .. } = self.mamba_sizes();
-        let (tokens, slots) = (self.sequence_tokens(), self.slots());
+        let (tokens, slots) = (self.sequence_tokens(), self.sequences());
         let before = self.load_state(input, Cache::R);
         let before = self.reshape(before, [taps, inner, slots, 1]);
         let x = self.by_sequence(x);
@@ -102,7 +102,7 @@ impl Builder<'_> {
         let sizes = self.mamba_sizes();
         let Mamba { taps, inner, state, heads, groups } = sizes;
         let (channels, head) = (sizes.channels(), sizes.head());
-        let (tokens, slots) = (self.sequence_tokens(), self.slots());
+        let (tokens, slots) = (self.sequence_tokens(), self.sequences());
         let before = self.load_state(input, Cache::R);
         let before = self.reshape(before, [taps, channels, slots, 1]);
         let projected = self.project(Role::SsmIn, x);

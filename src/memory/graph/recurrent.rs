@@ -27,14 +27,19 @@ pub(super) fn product(factors: &[u64]) -> u64 {
 }
 
 impl Builder<'_> {
+    /// Returns the sequences that states are told apart by: all are one where none is kept.
+    pub(super) fn sequences(&self) -> u64 {
+        if self.plan.structure.memory.any { self.slots() } else { 1 }
+    }
+
     /// Returns the tokens of each sequence of the micro-batch.
     pub(super) fn sequence_tokens(&self) -> u64 {
-        self.tokens() / self.slots().max(1)
+        self.tokens() / self.sequences().max(1)
     }
 
     /// Shapes the rows of a micro-batch sequence by sequence.
     pub(super) fn by_sequence(&mut self, x: Id) -> Id {
-        let shape = [self.get(x).ne[0], self.sequence_tokens(), self.slots(), 1];
+        let shape = [self.get(x).ne[0], self.sequence_tokens(), self.sequences(), 1];
         self.reshape(x, shape)
     }
 
@@ -52,7 +57,7 @@ impl Builder<'_> {
 
     /// Returns the inputs of blocks with a state (`build_rs_inp`).
     pub(super) fn state_input(&mut self) -> StateInput {
-        let slots = self.slots();
+        let slots = self.sequences();
         let all = self.input(I32, [slots, 1, 1, 1]);
         let main = self.view_1d(all, slots, 0);
         let second = self.get(all).nb[0];
@@ -78,7 +83,7 @@ impl Builder<'_> {
         let (cache, states) = self.cleared_states(which);
         let gathered = self.get_rows(states, input.all);
         let [width, ..] = self.get(states).ne;
-        let (slots, stride) = (self.slots(), self.get(gathered).nb[1]);
+        let (slots, stride) = (self.sequences(), self.get(gathered).nb[1]);
         let loaded = self.view_2d(gathered, [width, slots], stride, 0);
         self.expand(loaded);
         self.move_others(cache, gathered, slots);
@@ -97,7 +102,7 @@ impl Builder<'_> {
         let gathered = self.get_rows(states, input.tail);
         let scanned = scan(self, states, input.main);
         self.expand(scanned);
-        let before = self.slots().saturating_sub(1);
+        let before = self.sequences().saturating_sub(1);
         self.move_others(cache, gathered, before);
         scanned
     }
@@ -117,7 +122,7 @@ impl Builder<'_> {
     /// it, so nothing is left to move.
     fn move_others(&mut self, cache: Id, gathered: Id, before: u64) {
         let [width, ..] = self.get(cache).ne;
-        let (slots, from, to) = (self.slots(), self.get(gathered).nb[1], self.get(cache).nb[1]);
+        let (slots, from, to) = (self.sequences(), self.get(gathered).nb[1], self.get(cache).nb[1]);
         let others = self.view_2d(gathered, [width, 0], from, before.saturating_mul(from));
         let place = self.view_2d(cache, [width, 0], to, slots.saturating_mul(to));
         let moved = self.cpy(others, place);
@@ -127,7 +132,7 @@ impl Builder<'_> {
     /// Writes a view of `width` elements a sequence back as new states, end to end.
     pub(super) fn store_state(&mut self, which: Cache, states: Id, width: u64) {
         let cache = self.cache(self.index(), which);
-        let elements = width.saturating_mul(self.slots());
+        let elements = width.saturating_mul(self.sequences());
         let place = self.view_1d(cache, elements, 0);
         let stored = self.cpy(states, place);
         self.expand(stored);
@@ -136,7 +141,7 @@ impl Builder<'_> {
     /// Writes a view of one state a sequence back as snapshot `number`.
     pub(super) fn store_snapshot(&mut self, which: Cache, states: Id, width: u64, number: u64) {
         let cache = self.cache(self.index(), which);
-        let (slots, kind, stride) = (self.slots(), self.get(cache).kind, self.get(cache).nb[1]);
+        let (slots, kind, stride) = (self.sequences(), self.get(cache).kind, self.get(cache).nb[1]);
         let offset = product(&[number, self.plan.sizes.slots, row_bytes(kind, width)]);
         let place = self.view_2d(cache, [width, slots], stride, offset);
         let stored = self.cpy(states, place);
@@ -148,7 +153,7 @@ impl Builder<'_> {
     pub(super) fn store_snapshots(&mut self, which: Cache, result: Id, width: u64, offset: u64) {
         let cache = self.cache(self.index(), which);
         let newest = self.snapshots().min(self.sequence_tokens());
-        let slots = self.slots();
+        let slots = self.sequences();
         let row = row_bytes(self.get(result).kind, width);
         let states = self.view_3d(result, [width, slots, newest], [row, row.saturating_mul(slots)], offset);
         let Tensor { kind, nb, .. } = *self.get(cache);

@@ -58,7 +58,7 @@ fn lfm2(g: &mut Builder) {
 /// A gated convolution over the last tokens, which are all that the block remembers.
 fn short_convolution(g: &mut Builder, input: &StateInput, x: Id) -> Id {
     let taps = g.number(Hyper::ShortconvLCache).saturating_sub(1);
-    let (tokens, slots, width) = (g.sequence_tokens(), g.slots(), g.embedding());
+    let (tokens, slots, width) = (g.sequence_tokens(), g.sequences(), g.embedding());
     let x = g.by_sequence(x);
     let parts = g.project(Role::ShortconvInProj, x);
     let Tensor { ne, nb, .. } = *g.get(parts);

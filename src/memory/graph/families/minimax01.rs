@@ -25,7 +25,7 @@ struct Decays {
 
 impl Decays {
     fn new(g: &mut Builder) -> Decays {
-        let (heads, tokens, slots) = (g.heads().q, g.sequence_tokens(), g.slots());
+        let (heads, tokens, slots) = (g.heads().q, g.sequence_tokens(), g.sequences());
         Decays {
             slopes: g.input(F32, [heads, 1, 1, 1]),
             q: g.input(F32, [1, heads, tokens, slots]),
@@ -71,7 +71,7 @@ fn minimax(g: &mut Builder) {
 fn lightning(g: &mut Builder, input: &StateInput, decays: &Decays, x: Id) -> Id {
     let heads = g.heads();
     let (head, count) = (heads.k, heads.q);
-    let (tokens, slots) = (g.sequence_tokens(), g.slots());
+    let (tokens, slots) = (g.sequence_tokens(), g.sequences());
     g.load_state(input, Cache::R);
     let rate = g.scale(decays.slopes);
     let width = g.get(x).ne[0];

@@ -1,16 +1,21 @@
 //! The graphs, one small module a family of architectures.
 
-mod decoder;
-mod dense;
-mod looped;
-mod deepseek4;
 mod bailingmoe3;
+mod clef;
+mod decoder;
 mod deepseek;
+mod deepseek4;
+mod dense;
 mod dots3note;
+mod drafters;
+mod encoders;
+mod gemma;
+mod gemma3n;
 mod granite_switch;
 mod hy_v4;
 mod kimi;
 mod lfm2;
+mod looped;
 mod mamba;
 mod minimax01;
 mod minimax_m3;
@@ -20,12 +25,8 @@ mod plamo2;
 mod qwen4exp;
 mod qwen_next;
 mod rwkv;
-mod drafters;
 mod sparse;
 mod speech;
-mod encoders;
-mod gemma;
-mod gemma3n;
 mod t5;
 mod wavtokenizer;
 mod windowed;
@@ -48,6 +49,7 @@ const TABLES: &[fn(&str) -> Option<Family>] = &[
     t5::of,
     wavtokenizer::of,
     bailingmoe3::of,
+    clef::of,
     deepseek::of,
     sparse::of,
     deepseek4::of,

@@ -57,7 +57,7 @@ fn bare_norm(g: &mut Builder, x: Id, role: Role) -> Id {
 fn mamba(g: &mut Builder, input: &StateInput, x: Id) -> Id {
     let sizes = g.mamba_sizes();
     let (taps, state, heads, head) = (sizes.taps, sizes.state, sizes.heads, sizes.head());
-    let (tokens, slots) = (g.sequence_tokens(), g.slots());
+    let (tokens, slots) = (g.sequence_tokens(), g.sequences());
     let inner = head.saturating_mul(heads);
     let before = g.load_state(input, Cache::R);
     let before = g.reshape(before, [taps, sizes.channels(), slots, 1]);

@@ -58,6 +58,8 @@ fn qwen4exp(g: &mut Builder) {
         let (mixed, inject) = mix(g, x, NETWORK);
         let fed = network(g, mixed);
         x = combine(g, x, fed, inject);
+        // Called `l_last`, it is kept where its block is.
+        g.pin_to_block(x);
     }
     g.enter(None);
     let (normed, _) = mix(g, x, OUTPUT);
@@ -176,7 +178,7 @@ fn ngrams(g: &mut Builder) -> Id {
 fn mix_ngrams(g: &mut Builder, state: &StateInput, ngrams: Id, x: Id) -> Id {
     let shape @ [width, streams, tokens, _] = g.get(x).ne;
     let all = width.saturating_mul(streams);
-    let (each, slots) = (g.sequence_tokens(), g.slots());
+    let (each, slots) = (g.sequence_tokens(), g.sequences());
     let key = g.project(Role::PleKey, ngrams);
     let value = g.project(Role::PleValue, ngrams);
     let norm = |g: &mut Builder, x: Id, role: Role| {

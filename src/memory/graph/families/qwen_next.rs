@@ -160,7 +160,7 @@ fn projections(g: &mut Builder, x: Id) -> (Id, Id) {
 
 /// Projects to the gate of the state and to beta.
 fn gates(g: &mut Builder, x: Id) -> [Id; 2] {
-    let (heads, tokens, slots) = (g.mamba_sizes().heads, g.sequence_tokens(), g.slots());
+    let (heads, tokens, slots) = (g.mamba_sizes().heads, g.sequence_tokens(), g.sequences());
     let beta = g.project(Role::SsmBeta, x);
     let beta = g.reshape(beta, [1, heads, tokens, slots]);
     let beta = g.unary(Op::Sigmoid, beta);
@@ -183,7 +183,7 @@ fn decay(g: &mut Builder, alpha: Id) -> Id {
 /// Qwen3-Next's delta net.
 fn next_linear(g: &mut Builder, input: &StateInput, x: Id) -> Id {
     let sizes = g.mamba_sizes();
-    let (tokens, slots) = (g.sequence_tokens(), g.slots());
+    let (tokens, slots) = (g.sequence_tokens(), g.sequences());
     let (mixed, z) = if g.has(Role::AttnQkv) { projections(g, x) } else { joined_projections(g, sizes, x) };
     let each = sizes.heads / sizes.groups.max(1);
     let both = g.project(Role::SsmBa, x);
@@ -202,7 +202,7 @@ fn next_linear(g: &mut Builder, input: &StateInput, x: Id) -> Id {
 
 /// As [`projections`] of older files: for each key head its query, key, values and gates.
 fn joined_projections(g: &mut Builder, sizes: Mamba, x: Id) -> (Id, Id) {
-    let (groups, tokens, slots) = (sizes.groups, g.sequence_tokens(), g.slots());
+    let (groups, tokens, slots) = (sizes.groups, g.sequence_tokens(), g.sequences());
     let key = sizes.state;
     let value = sizes.head().saturating_mul(sizes.heads) / groups.max(1);
     let width = key.saturating_add(value).saturating_mul(2);
@@ -247,7 +247,7 @@ pub(super) fn delta_block(
     [gate, beta]: [Id; 2],
 ) -> Id {
     let sizes = g.mamba_sizes();
-    let (tokens, slots, head) = (g.sequence_tokens(), g.slots(), sizes.head());
+    let (tokens, slots, head) = (g.sequence_tokens(), g.sequences(), sizes.head());
     let shape = [sizes.taps, sizes.channels()];
     let (window, state) = match input {
         Some(input) => {
@@ -284,7 +284,7 @@ pub(super) fn delta_block(
 
 /// Returns a window and a state that begin with nothing.
 fn empty_states(g: &mut Builder, sizes: Mamba, mixed: Id) -> (Id, Id) {
-    let (slots, head) = (g.slots(), sizes.head());
+    let (slots, head) = (g.sequences(), sizes.head());
     let [before, state] = [[sizes.taps, sizes.channels(), slots, 1], [head, head, sizes.heads, slots]].map(|shape| {
         let room = g.constant(F32, shape);
         g.unary(Op::Fill, room)

@@ -143,7 +143,7 @@ fn end(g: &mut Builder, norm: Norm, x: Id) {
 /// Reads the last tokens of the sequences (`build_rwkv_token_shift_load`).
 fn load_shift(g: &mut Builder, input: &StateInput) -> Id {
     let shift = g.load_state(input, Cache::R);
-    let (width, slots) = (g.embedding(), g.slots());
+    let (width, slots) = (g.embedding(), g.sequences());
     let count = g.get(shift).ne[0] / width.max(1);
     g.reshape(shift, [width, count, slots, 1])
 }
@@ -182,7 +182,7 @@ struct Heads {
 impl Heads {
     fn new(g: &Builder) -> Heads {
         let (width, head) = (g.embedding(), g.number(Hyper::WkvHeadSize));
-        Heads { width, head, count: width / head.max(1), tokens: g.tokens(), slots: g.slots() }
+        Heads { width, head, count: width / head.max(1), tokens: g.tokens(), slots: g.sequences() }
     }
 
     fn split(self, g: &mut Builder, x: Id) -> Id {
