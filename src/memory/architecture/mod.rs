@@ -14,7 +14,8 @@ mod names;
 mod windows;
 
 pub(super) use graph::{
-    applies_scale, caps_attention, fuses_limits, has_sections, has_separate_batches, scans_states, takes_states_back,
+    applies_scale, caps_attention, fuses_limits, has_sections, has_separate_batches, put_out, scans_states,
+    takes_states_back,
 };
 pub(super) use memory::remembered;
 pub(super) use names::{has_output_layer, is_drafter, is_encoder};
