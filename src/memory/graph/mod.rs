@@ -15,6 +15,12 @@
 //! - [`reduce`]: the few blocks that stand for all;
 //! - [`usable`]: which weights a device can use at all.
 
+#![expect(
+    clippy::many_single_char_names,
+    clippy::similar_names,
+    reason = "q, k, v, g and x are what the field calls them"
+)]
+
 mod allocate;
 mod attention;
 mod backend;
