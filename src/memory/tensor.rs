@@ -464,9 +464,10 @@ impl Role {
     /// layer, as most of llama.cpp's heads and projections do.
     pub const fn home(self) -> Home {
         match self {
-            Role::TokenEmbd | Role::PositionEmbd | Role::TokenTypes | Role::PerLayerTokenEmbd => Home::Input,
-            // 64-bit integers, which GPUs cannot look up.
-            Role::D2t => Home::Input,
+            // The last are 64-bit integers, which GPUs cannot look up.
+            Role::TokenEmbd | Role::PositionEmbd | Role::TokenTypes | Role::PerLayerTokenEmbd | Role::D2t => {
+                Home::Input
+            }
             Role::TokenEmbdNorm
             | Role::PerLayerModelProj
             | Role::PerLayerProjNorm

@@ -71,10 +71,9 @@ pub(in crate::memory) fn has_alibi(structure: &Structure) -> bool {
 /// (`rope_pattern`).
 pub(in crate::memory) fn leaves_unturned(header: &Header, window: u32, block: usize) -> bool {
     match header.architecture {
-        "afmoe" | "smollm3" => (block + 1).is_multiple_of(4),
         // Without a window only the last block is left.
         "llama4" if window == 0 => block + 1 == header.trunk,
-        "llama4" => (block + 1).is_multiple_of(4),
+        "afmoe" | "llama4" | "smollm3" => (block + 1).is_multiple_of(4),
         "smallthinker" => window != 0 && block.is_multiple_of(4),
         "granite_swa" => {
             let turned = header.keys.array("attention.rope_pattern");

@@ -2,7 +2,7 @@
 //!
 //! An image lies with its width first: width, height, channels, number of images.
 
-use super::tensor::{F16, F32, Graph, I32, Id, Op, Tensor};
+use super::tensor::{F16, F32, Graph, Id, Op, Tensor};
 use crate::gguf::TensorType;
 
 /// Steps and edges of a convolution: stride, padding on both sides and dilation, alike in width and

@@ -20,7 +20,6 @@ pub(super) enum Norm {
 
 /// The activations of a feed-forward network, llama.cpp's `llm_ffn_op_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are llama.cpp's own")]
 pub(super) enum Activation {
     Silu,
     Gelu,
@@ -28,7 +27,6 @@ pub(super) enum Activation {
     ReluSqr,
     Swiglu,
     Geglu,
-    Reglu,
     SwigluOai,
     Situ,
 }
@@ -44,7 +42,6 @@ pub(super) enum GateType {
 
 /// How experts are chosen, llama.cpp's `llama_expert_gating_func_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are llama.cpp's own")]
 pub(super) enum Gating {
     Softmax,
     Sigmoid,
@@ -214,7 +211,7 @@ impl Builder<'_> {
                 let active = self.unary(Op::Unary, gate);
                 self.unary(Op::Sqr, active)
             }
-            Activation::Swiglu | Activation::Geglu | Activation::Reglu | Activation::Situ => {
+            Activation::Swiglu | Activation::Geglu | Activation::Situ => {
                 joined = false;
                 self.glu(Glu::Plain, gate, Id::NONE)
             }

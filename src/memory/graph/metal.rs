@@ -31,10 +31,10 @@ pub(super) fn supports(graph: &Graph, id: Id) -> bool {
             has_whole_rows(a) && has_whole_rows(b) && is_float(a.kind) && a.kind == b.kind
         }
         op if op.is_unary() => has_whole_rows(a) && is_float(a.kind),
-        Op::Scale | Op::Fill | Op::Clamp | Op::Sqr | Op::Sqrt | Op::Log => has_whole_rows(a) && is_float(a.kind),
+        Op::Scale | Op::Fill | Op::Clamp | Op::Sqr | Op::Sqrt => has_whole_rows(a) && is_float(a.kind),
         Op::Glu => a.is_contiguous_from(1) && is_float(a.kind),
         Op::Norm | Op::RmsNorm | Op::L2Norm | Op::GroupNorm | Op::SoftMax => has_whole_rows(a),
-        Op::SumRows | Op::Mean | Op::Cumsum | Op::Tri => has_whole_rows(a),
+        Op::SumRows | Op::Mean | Op::Cumsum => has_whole_rows(a),
         Op::GetRows => !matches!(a.kind, NVFP4 | TQ1_0),
         Op::SetRows => match a.kind {
             F16 => tensor.kind == F16,
@@ -45,13 +45,13 @@ pub(super) fn supports(graph: &Graph, id: Id) -> bool {
         Op::Concat => a.kind == b.kind && joins(a.kind),
         Op::Im2col => b.is_contiguous() && b.kind == F32,
         Op::Conv2d => a.is_contiguous() && b.kind == F32 && is_float(a.kind),
-        Op::Upscale | Op::Pad | Op::SolveTri | Op::Pool2d => a.kind == F32,
+        Op::Upscale | Op::Pad | Op::Pool2d => a.kind == F32,
         Op::Pool1d => a.kind == F32 && a.is_contiguous(),
         Op::Roll => a.is_contiguous(),
         Op::GatedDeltaNet => source(graph, tensor, 2).is_none_or(|v| v.ne[0].is_multiple_of(32)),
         Op::LightningIndexer => q_is_indexed(a, b),
         Op::FlashAttnExt => flash_attention(graph, tensor),
-        Op::GatedLinearAttn | Op::OutProd => false,
+        Op::GatedLinearAttn => false,
         _ => true,
     }
 }

@@ -261,8 +261,8 @@ const fn is_movable(op: Op) -> bool {
                 | Op::SsmConv
                 | Op::SsmScan
                 | Op::Clamp
-                | Op::Tri
-                | Op::Diag
+               
+               
                 | Op::Mul
                 | Op::Add
                 | Op::Sub

@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 
 use super::backend::Backends;
-use super::tensor::{BackendId, F32, Fused, FusedOp, Graph, Home, I32, I64, Id, Op, Tensor};
+use super::tensor::{BackendId, F32, Fused, FusedOp, Graph, Home, I32, I64, Id, Tensor};
 use crate::gguf::TensorType;
 use crate::memory::architecture;
 use crate::memory::compressed;
@@ -51,7 +51,6 @@ impl Uses {
     pub(super) fn switch(&mut self, what: FusedOp) -> &mut bool {
         match what {
             FusedOp::FlashAttention => &mut self.flash_attention,
-            FusedOp::GatedDeltaNet => &mut self.gated_delta_net,
             FusedOp::LightningIndexer => &mut self.lightning_indexer,
             FusedOp::HyperConnectionsPre => &mut self.hyper_connections_pre,
             FusedOp::HyperConnectionsComb => &mut self.hyper_connections_comb,
@@ -101,8 +100,6 @@ pub(super) enum Cache {
     Ngrams,
     /// The indexer's keys.
     IndexerK,
-    /// The indexer's values.
-    IndexerV,
     /// A part of DeepSeek V4's caches.
     Compressed(compressed::Part),
     /// The scores beside a state of DeepSeek V4.
@@ -409,7 +406,6 @@ impl<'a> Builder<'a> {
             Cache::S => states(structure.memory.state_s),
             Cache::Ngrams => states(crate::memory::cache::ngram_state(structure)),
             Cache::IndexerK => rows(settings.cache_type_k, u64::from(structure.dimensions.indexer)),
-            Cache::IndexerV => rows(settings.cache_type_v, u64::from(structure.dimensions.indexer_value)),
             Cache::Compressed(part) | Cache::Scores(part) => {
                 let [width, rows] = compressed::shape(structure, &kind, sizes, part).unwrap_or_default();
                 let kind = if part.is_state() { F32 } else { settings.cache_type_k.tensor_type() };
@@ -528,7 +524,7 @@ impl<'a> Builder<'a> {
     /// Returns the scale of a weight of the block under way, where the file has one and the graph
     /// applies it.
     pub(super) fn scale_of(&mut self, role: Role) -> Id {
-        let applies = crate::memory::architecture::applies_scale(self.plan.structure, role);
+        let applies = architecture::applies_scale(self.plan.structure, role);
         if applies { self.tensor(role, Suffix::Scale) } else { Id::NONE }
     }
 
@@ -581,11 +577,6 @@ impl<'a> Builder<'a> {
     pub(super) fn finish(&mut self, logits: Id) {
         self.set_output(logits);
         self.expand(logits);
-    }
-
-    /// Applies an operation that changes neither type nor shape.
-    pub(super) fn activate(&mut self, op: Op, x: Id) -> Id {
-        self.unary(op, x)
     }
 }
 

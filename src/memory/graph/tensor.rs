@@ -38,7 +38,6 @@ pub(super) const I64: TensorType = TensorType(27);
 /// ggml's operations, as far as llama.cpp's graphs use them. One that takes part in no rule of the
 /// scheduler, the allocator or a back-end shares [`Op::Other`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names are ggml's own")]
 pub(super) enum Op {
     None,
     Add,
@@ -47,12 +46,10 @@ pub(super) enum Op {
     Clamp,
     Concat,
     Cont,
-    Conv1d,
     Conv2d,
     Conv2dDw,
     Cpy,
     Cumsum,
-    Diag,
     Div,
     Dup,
     Exp,
@@ -66,14 +63,12 @@ pub(super) enum Op {
     Im2col,
     L2Norm,
     LightningIndexer,
-    Log,
     Mean,
     Mul,
     MulMat,
     MulMatId,
     Norm,
     Other,
-    OutProd,
     Pad,
     Permute,
     Pool1d,
@@ -92,7 +87,6 @@ pub(super) enum Op {
     Silu,
     SoftMax,
     Softplus,
-    SolveTri,
     Sqr,
     Sqrt,
     SsmConv,
@@ -101,7 +95,6 @@ pub(super) enum Op {
     SumRows,
     TopK,
     Transpose,
-    Tri,
     /// A unary operation other than those that fusion looks for.
     Unary,
     Upscale,
@@ -128,7 +121,6 @@ impl Op {
                     | Op::Div
                     | Op::Sqr
                     | Op::Sqrt
-                    | Op::Log
                     | Op::Rope
                     | Op::RmsNorm
                     | Op::Clamp
@@ -343,7 +335,6 @@ pub(super) struct Fused {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FusedOp {
     FlashAttention,
-    GatedDeltaNet,
     LightningIndexer,
     HyperConnectionsPre,
     HyperConnectionsComb,

@@ -22,9 +22,6 @@ const Q2_0: TensorType = TensorType(42);
 /// The largest tensor that a shader reaches (`maxStorageBufferRange`).
 const MOST_BYTES: u64 = u32::MAX as u64;
 
-/// The largest part of a compute buffer (`suballocation_block_size`).
-pub(super) const MOST_CHUNK: u64 = 1 << 30;
-
 /// Returns whether Vulkan has a shader for an operation (`ggml_backend_vk_device_supports_op`).
 pub(super) fn supports(graph: &Graph, id: Id) -> bool {
     let tensor = graph.get(id);
@@ -44,19 +41,15 @@ pub(super) fn supports(graph: &Graph, id: Id) -> bool {
         Op::Cpy | Op::Cont | Op::Dup => copies(a, tensor),
         Op::Repeat => matches!(element_bytes(a.kind), 2 | 4),
         Op::Rope => has_whole_rows(a),
-        Op::GroupNorm => a.is_contiguous(),
-        Op::Norm | Op::L2Norm | Op::Pad | Op::Roll | Op::Upscale | Op::SsmConv | Op::SolveTri => a.kind == F32,
-        Op::Sqr | Op::Sqrt | Op::Clamp | Op::Log | Op::Tri | Op::Diag | Op::Fill => is_float(a.kind),
-        Op::Scale => a.is_contiguous() && a.kind == F32,
-        Op::SoftMax => a.is_contiguous() && a.kind == F32,
-        Op::Argsort | Op::TopK => a.is_contiguous(),
+        Op::Norm | Op::L2Norm | Op::Pad | Op::Roll | Op::Upscale | Op::SsmConv => a.kind == F32,
+        Op::Sqr | Op::Sqrt | Op::Clamp | Op::Fill => is_float(a.kind),
+        Op::GroupNorm | Op::Argsort | Op::TopK => a.is_contiguous(),
         Op::SumRows | Op::Mean | Op::Cumsum => a.kind == F32 && has_whole_rows(a),
         Op::Set => a.kind == b.kind && matches!(a.kind, F32 | I32),
         Op::Concat => joins(a, b, 3),
-        Op::OutProd => a.is_contiguous() && b.is_contiguous() && a.kind == F32 && b.kind == F32,
         Op::Im2col => b.is_contiguous() && b.kind == F32,
         Op::Conv2d => a.is_contiguous() && b.is_contiguous() && is_float(a.kind) && b.kind == F32,
-        Op::Pool1d | Op::Pool2d => a.is_contiguous() && a.kind == F32,
+        Op::Scale | Op::SoftMax | Op::Pool1d | Op::Pool2d => a.is_contiguous() && a.kind == F32,
         Op::GatedLinearAttn => a.ne[0] == 64,
         Op::GatedDeltaNet => source(graph, tensor, 2).is_some_and(|v| matches!(v.ne[0], 16 | 32 | 64 | 128)),
         Op::SsmScan => scans(graph, tensor, a),

@@ -145,8 +145,8 @@ impl<'a> Encoder<'a> {
 /// Returns the type of the projector of a modality, Qwen 2.5 Omni's replaced by what it stands for.
 pub(super) fn projector_type(header: &Header, modality: Modality) -> Option<&str> {
     let own = format!("clip.{}.projector_type", modality.key());
-    let name = ["clip.projector_type", own.as_str()].into_iter().filter_map(|key| header.metadata.text(key));
-    match (name.filter(|name| !name.is_empty()).next()?, modality) {
+    let mut names = ["clip.projector_type", own.as_str()].into_iter().filter_map(|key| header.metadata.text(key));
+    match (names.find(|name| !name.is_empty())?, modality) {
         ("qwen2.5o", Modality::Vision) => Some("qwen2.5vl_merger"),
         ("qwen2.5o", _) => Some("qwen2a"),
         (name, _) => Some(name),

@@ -95,10 +95,9 @@ impl ImageLimits {
 /// Returns what holds for a type of projector.
 fn preset(name: &str) -> (Merge, Side) {
     match name {
-        "gemma3" => (Merge::Scale(4), Side::Image),
         "gemma3nv" | "llama4" | "internvl" | "nemotron_v2_vl" | "idefics3" => (Merge::Scale(1), Side::Image),
         "gemma4v" | "gemma4uv" => (Merge::Scale(3), Side::Tokens(256)),
-        "minicpmv4_6" | "step3vl" => (Merge::Scale(4), Side::Image),
+        "gemma3" | "minicpmv4_6" | "step3vl" => (Merge::Scale(4), Side::Image),
         "lfm2" => (Merge::Scale(1), Side::MostTokens(256)),
         "kimik25" => (Merge::Scale(1), Side::MostTokens(4_096)),
         "kimivl" | "deepseek4v" => (Merge::Scale(1), Side::Tokens(256)),

@@ -159,7 +159,7 @@ fn mimovl(g: &mut Clip) {
     let back = g.argsort(order);
     let mask = g.square_mask(patches);
     let mask = g.for_flash(mask);
-    let mut reorder = |g: &mut Clip, x: Id, order: Id| {
+    let reorder = |g: &mut Clip, x: Id, order: Id| {
         let x = g.reshape(x, [embedding.saturating_mul(square), units, 1, 1]);
         let x = g.get_rows(x, order);
         g.reshape(x, [embedding, patches, 1, 1])
