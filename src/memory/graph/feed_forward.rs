@@ -93,8 +93,6 @@ pub(super) struct Experts {
     pub(super) normalises: bool,
     /// The weights are multiplied with a number other than 0 and 1.
     pub(super) scales: bool,
-    /// A bias is added to the scores by which experts are chosen (`exp_probs_b`).
-    pub(super) biased: bool,
     /// The scores, where the model computes them itself.
     pub(super) scores: Id,
     /// The experts, where the model does not choose them by score.
@@ -111,7 +109,6 @@ impl Default for Experts {
             gating: Gating::Softmax,
             normalises: true,
             scales: false,
-            biased: false,
             scores: Id::NONE,
             chosen: Id::NONE,
             weights_first: false,
@@ -343,12 +340,11 @@ impl Builder<'_> {
             }
         };
         let mut ranks = probabilities;
-        if how.biased {
-            let bias = self.bias(Role::ExpProbsB);
-            // Hunyuan V3 stores it without a suffix.
-            let bias = if bias == Id::NONE { self.tensor(Role::ExpProbsB, Suffix::Other) } else { bias };
-            ranks = self.add_if(ranks, bias);
-        }
+        // Only the choice is biased, not the weights (`exp_probs_b`). Hunyuan V3 stores it without a
+        // suffix.
+        let bias = self.bias(Role::ExpProbsB);
+        let bias = if bias == Id::NONE { self.tensor(Role::ExpProbsB, Suffix::Other) } else { bias };
+        ranks = self.add_if(ranks, bias);
         match self.architecture() {
             "llama4" => ranks = logits,
             "grovemoe" => ranks = self.unary(Op::Sigmoid, logits),

@@ -40,7 +40,7 @@ impl Builder<'_> {
     }
 
     /// Repeats the embeddings for every stream.
-    pub(super) fn to_streams(&mut self, x: Id) -> Id {
+    pub(super) fn spread_over_streams(&mut self, x: Id) -> Id {
         let (width, tokens, streams) = (self.embedding(), self.tokens(), self.streams());
         let x = self.reshape(x, [width, 1, tokens, 1]);
         self.repeat(x, [width, streams, tokens, 1])

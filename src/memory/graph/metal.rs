@@ -33,8 +33,9 @@ pub(super) fn supports(graph: &Graph, id: Id) -> bool {
         op if op.is_unary() => has_whole_rows(a) && is_float(a.kind),
         Op::Scale | Op::Fill | Op::Clamp | Op::Sqr | Op::Sqrt => has_whole_rows(a) && is_float(a.kind),
         Op::Glu => a.is_contiguous_from(1) && is_float(a.kind),
-        Op::Norm | Op::RmsNorm | Op::L2Norm | Op::GroupNorm | Op::SoftMax => has_whole_rows(a),
-        Op::SumRows | Op::Mean | Op::Cumsum => has_whole_rows(a),
+        Op::Norm | Op::RmsNorm | Op::L2Norm | Op::GroupNorm | Op::SoftMax | Op::SumRows | Op::Mean | Op::Cumsum => {
+            has_whole_rows(a)
+        }
         Op::GetRows => !matches!(a.kind, NVFP4 | TQ1_0),
         Op::SetRows => match a.kind {
             F16 => tensor.kind == F16,

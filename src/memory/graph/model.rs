@@ -74,9 +74,12 @@ pub(super) struct Builder<'a> {
     pub(super) ids: Id,
     /// What is put out as embedding (`t_embd`), once it is known.
     pub(super) embedding: Id,
-    weights: Vec<Known<(Option<u32>, Role, Suffix, BackendId)>>,
+    weights: Vec<Known<WeightKey>>,
     caches: Vec<Known<(u32, Cache)>>,
 }
+
+/// What a weight is: its block, what it is for, and the back-end that has it.
+type WeightKey = (Option<u32>, Role, Suffix, BackendId);
 
 /// A tensor made before, found again by what it is.
 #[derive(Clone, Copy, Debug)]

@@ -160,6 +160,7 @@ impl Home {
 }
 
 /// One tensor.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, kept small")]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tensor {
     pub(super) op: Op,

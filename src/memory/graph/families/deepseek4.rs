@@ -52,7 +52,7 @@ fn deepseek4(g: &mut Builder) {
     let ids = g.output_ids();
     let inputs = inputs(g, positions);
     g.expand(inputs.window.mask);
-    let mut x = g.to_streams(x);
+    let mut x = g.spread_over_streams(x);
     for &block in g.blocks() {
         g.enter(Some(block));
         x = self::block(g, x, true, |g, normed| attention(g, normed, &inputs));
@@ -101,7 +101,6 @@ fn network(g: &mut Builder, normed: Id) -> Id {
         gating: Gating::SqrtSoftplus,
         normalises: g.number(Hyper::ExpertWeightsNorm) != 0,
         scales: deepseek::scales_experts(g),
-        biased: !hashed,
         chosen,
         ..Experts::default()
     };

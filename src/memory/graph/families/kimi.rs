@@ -120,7 +120,7 @@ fn by_header(g: &Builder) -> Experts {
         gating: Gating::from_header(g.number(Hyper::ExpertGatingFunc), Gating::Sigmoid),
         normalises: g.number(Hyper::ExpertWeightsNorm) != 0,
         scales: scale != 0.0 && (scale - 1.0).abs() > f32::EPSILON,
-        biased: true,
+
         ..Experts::default()
     }
 }

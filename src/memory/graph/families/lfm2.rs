@@ -41,7 +41,7 @@ fn lfm2(g: &mut Builder) {
         let mixed = g.add(residual, mixed);
         let normed = g.norm(Norm::Rms, mixed, Role::FfnNorm);
         let fed = if g.has(Role::FfnGateInp) {
-            g.experts(normed, Experts { gating, biased: true, ..Experts::default() })
+            g.experts(normed, Experts { gating, ..Experts::default() })
         } else {
             g.swiglu(normed)
         };

@@ -176,7 +176,7 @@ fn nemotron_network(g: &mut Builder, x: Id) -> Id {
         gating: Gating::Sigmoid,
         normalises: g.number(Hyper::ExpertWeightsNorm) != 0,
         scales: scale != 0.0 && (scale - 1.0).abs() > f32::EPSILON,
-        biased: true,
+
         scores,
         ..Experts::default()
     };
