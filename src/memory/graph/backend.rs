@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::fusion::{self, Kept};
 use super::tensor::{BackendId, Graph, Id, Op};
-use super::{cuda, metal, metal_order};
+use super::{cuda, metal, metal_order, vulkan, vulkan_order};
 use crate::memory::Backend;
 use crate::memory::buffer::BufferKind;
 use crate::units::Bytes;
@@ -53,7 +53,9 @@ impl Backends {
 
     /// Returns the alignment of a back-end's buffers.
     pub(super) fn alignment(&self, backend: BackendId) -> u64 {
-        self.buffer(backend).alignment()
+        // Vulkan maps host memory at 64 bytes or more (`minMemoryMapAlignment`).
+        let mapped = if self.kind == Backend::Vulkan { 64 } else { 1 };
+        self.buffer(backend).alignment().max(mapped)
     }
 
     /// Returns the bytes that a back-end sets aside for a tensor (`get_alloc_size`).
@@ -73,18 +75,20 @@ impl Backends {
         if backend == self.cpu() {
             return true;
         }
-        // Views have no buffer before the graph is allocated, so only what they are of counts.
-        let elsewhere = |source: Id| {
-            let home = graph.get(source).home.backend();
-            home.is_some_and(|home| home != self.cpu() && home != backend)
-        };
-        if self.gpus > 1 && graph.get(id).sources().any(elsewhere) {
-            return false;
-        }
         match self.kind {
             Backend::Metal => metal::supports(graph, id),
-            _ => cuda::supports(graph, id),
+            Backend::Vulkan => vulkan::supports(graph, id),
+            Backend::Cuda | Backend::Rocm | Backend::None => {
+                !self.is_elsewhere(backend, graph, id) && cuda::supports(graph, id)
+            }
         }
+    }
+
+    /// Returns whether a source of an operation lies on another GPU, which CUDA then refuses to compute. A
+    /// view does not count: it has no buffer before the graph is allocated.
+    fn is_elsewhere(&self, backend: BackendId, graph: &Graph, id: Id) -> bool {
+        let mut homes = graph.get(id).sources().filter_map(|source| graph.get(source).home.backend());
+        self.gpus > 1 && homes.any(|home| home != self.cpu() && home != backend)
     }
 
     /// Lets a back-end look at a split (`graph_optimize`): it may change the order of the nodes and keep
@@ -94,7 +98,8 @@ impl Backends {
             _ if backend == self.cpu() => {}
             Backend::Cuda | Backend::Rocm => fusion::optimise(graph, split, kept),
             Backend::Metal => metal_order::optimise(graph, split, kept),
-            Backend::Vulkan | Backend::None => {}
+            Backend::Vulkan => vulkan_order::optimise(graph, split, kept),
+            Backend::None => {}
         }
     }
 

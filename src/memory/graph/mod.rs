@@ -10,7 +10,7 @@
 //! - [`pooling`]: what follows where embeddings are asked for;
 //! - [`families`]: one small module a family of architectures;
 //! - [`backend`]: what a back-end decides about memory: [`cuda`] with [`fusion`], [`metal`] with
-//!   [`metal_order`];
+//!   [`metal_order`], [`vulkan`] with [`vulkan_order`];
 //! - [`reduce`]: the few blocks that stand for all;
 //! - [`usable`]: which weights a device can use at all.
 
@@ -36,6 +36,8 @@ mod reduce;
 mod schedule;
 mod tensor;
 mod usable;
+mod vulkan;
+mod vulkan_order;
 
 pub(super) use self::usable::is_usable;
 
