@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::fusion::{self, Kept};
+use super::room::{Buffer, ENDLESS};
 use super::tensor::{BackendId, Graph, Id, Op};
 use super::{cuda, metal, metal_order, vulkan, vulkan_order};
 use crate::memory::Backend;
@@ -51,11 +52,14 @@ impl Backends {
         if backend == self.cpu() { BufferKind::HOST } else { BufferKind::of(self.kind) }
     }
 
-    /// Returns the alignment of a back-end's buffers.
-    pub(super) fn alignment(&self, backend: BackendId) -> u64 {
-        // Vulkan maps host memory at 64 bytes or more (`minMemoryMapAlignment`).
-        let mapped = if self.kind == Backend::Vulkan { 64 } else { 1 };
-        self.buffer(backend).alignment().max(mapped)
+    /// Returns a back-end's compute buffer, empty.
+    pub(super) fn room(&self, backend: BackendId) -> Buffer {
+        let alignment = self.buffer(backend).alignment();
+        if self.kind == Backend::Vulkan {
+            // Vulkan maps host memory at 64 bytes or more (`minMemoryMapAlignment`).
+            return Buffer::new(alignment.max(64), vulkan::MOST_CHUNK);
+        }
+        Buffer::new(alignment, ENDLESS)
     }
 
     /// Returns the bytes that a back-end sets aside for a tensor (`get_alloc_size`).

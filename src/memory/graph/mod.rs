@@ -33,6 +33,7 @@ mod ops;
 mod recurrent;
 mod pooling;
 mod reduce;
+mod room;
 mod schedule;
 mod tensor;
 mod usable;
@@ -42,6 +43,7 @@ mod vulkan_order;
 pub(super) use self::usable::is_usable;
 
 use self::backend::Backends;
+use self::families::Family;
 use self::model::{Builder, Plan, Uses};
 use self::tensor::{FusedOp, Graph};
 use super::cache::Spread;
@@ -81,7 +83,19 @@ pub(super) struct Computed {
 /// Returns what the graph of a load needs, or nothing where no family describes its architecture.
 pub(super) fn compute(load: &Load) -> Option<Computed> {
     let family = families::of(&load.structure.architecture)?;
-    let blocks = reduce::blocks(load);
+    let copies = if is_pipelined(load) { PIPELINE_COPIES } else { 1 };
+    let (computed, splits) = compute_of(load, family, &reduce::blocks(load), copies);
+    // The copies between devices stay while several micro-batches are under way, so every block counts
+    // where each is split.
+    let usual = load.places.gpus() + 2;
+    if copies == 1 || splits <= usual {
+        return Some(computed);
+    }
+    Some(compute_of(load, family, &reduce::all(load), copies).0)
+}
+
+/// Returns what the graph of some blocks needs, and in how many parts it is computed.
+fn compute_of(load: &Load, family: Family, blocks: &[u32], copies: u32) -> (Computed, usize) {
     let backends = Backends::new(load.backend, load.places.gpus());
     let sizes = load.sizes;
     let slots = sizes.slots;
@@ -91,7 +105,7 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
         places: load.places,
         sizes,
         backends,
-        blocks: &blocks,
+        blocks,
         // `graph_reserve` makes the tokens a multiple of the sequences.
         tokens: tokens.next_multiple_of(slots.max(1)),
         slots,
@@ -126,12 +140,13 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
     // llama.cpp's own measure of a load forgets where nodes were pinned, which takes up to a few
     // dozen MiB more between two GPUs than a load then does (`ggml_backend_sched_reserve_size`).
     graph.pinned.clear();
-    let copies = if is_pipelined(load) { PIPELINE_COPIES } else { 1 };
     let scheduled = schedule::schedule(&mut graph, &backends, copies);
     let mut bytes = allocate::allocate(&graph, &scheduled, &backends).into_iter().map(Bytes);
     let gpus = bytes.by_ref().take(load.places.gpus()).collect();
     let host = bytes.next().unwrap_or_default();
-    Some(Computed { buffers: Spread { gpus, host }, flash_attention: uses.flash_attention, borrows: graph.borrows })
+    let buffers = Spread { gpus, host };
+    let computed = Computed { buffers, flash_attention: uses.flash_attention, borrows: graph.borrows };
+    (computed, scheduled.splits)
 }
 
 /// Returns the operations that are tried first, in order: one that is switched off may change where

@@ -57,6 +57,12 @@ pub(super) fn blocks(load: &Load) -> Vec<u32> {
     representatives(&all)
 }
 
+/// Returns every block, in order.
+pub(super) fn all(load: &Load) -> Vec<u32> {
+    let kinds = (0u32..).zip(load.structure.block_kinds());
+    kinds.filter(|(_, kind)| !kind.mtp).map(|(block, _)| block).collect()
+}
+
 fn representatives(all: &[Signature]) -> Vec<u32> {
     let mut kept = Vec::with_capacity(16);
     let mut at = 0;

@@ -18,6 +18,8 @@ pub(super) struct Scheduled {
     pub(super) steps: Vec<Step>,
     /// Inputs, and copies that stay, with the back-end each lies on.
     pub(super) leafs: Vec<(Id, BackendId)>,
+    /// In how many parts the graph is computed.
+    pub(super) splits: usize,
     /// The tensors that each dependency keeps, one list after the other.
     kept: Vec<Id>,
 }
@@ -321,6 +323,7 @@ fn collect(
 ) -> Scheduled {
     let inputs: usize = splits.iter().map(|split| split.inputs.len()).sum();
     let mut scheduled = Scheduled {
+        splits: splits.len(),
         steps: Vec::with_capacity(graph.nodes.len() + 2 * inputs + 16),
         leafs: Vec::with_capacity(graph.leafs.len()),
         kept: Vec::with_capacity(inputs),
