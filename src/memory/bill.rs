@@ -8,7 +8,7 @@ use super::flash::{flash_attention, is_stranded};
 use super::graph;
 use super::place::{Device, Places};
 use super::sizes::Sizes;
-use super::weights::weights;
+use super::weights::{repacking, weights};
 use super::{Backend, Devices, EngineProfile, FlashAttention, Overhead, Projector, Settings, Structure};
 use crate::units::Bytes;
 
@@ -130,7 +130,14 @@ pub fn bill(
     let state_basis = if settings.mtp { Basis::Formula } else { Basis::Exact };
     lines.spread(Part::RecurrentState, state_basis, &state.gpus, state.host);
 
-    let computed = graph::compute(&graph::Load { structure, settings, places: &places, sizes: &sizes, backend });
+    let computed = graph::compute(&graph::Load {
+        structure,
+        settings,
+        places: &places,
+        sizes: &sizes,
+        backend,
+        repacks: repacking(backend, profile, &places),
+    });
     let (buffers, flash, basis) = match computed {
         Some(computed) => {
             let basis = if computed.borrows { Basis::Formula } else { Basis::Exact };

@@ -8,6 +8,7 @@ use super::tensor::{BackendId, Graph, Id, Op};
 use super::{cuda, metal, metal_order, vulkan, vulkan_order};
 use crate::memory::Backend;
 use crate::memory::buffer::BufferKind;
+use crate::memory::tensor::Cpu;
 use crate::units::Bytes;
 
 /// The back-ends of a load: its GPUs in order, then the CPU.
@@ -15,6 +16,7 @@ use crate::units::Bytes;
 pub(super) struct Backends {
     kind: Backend,
     gpus: u8,
+    repacks: Option<Cpu>,
 }
 
 /// From this many rows on an operation on weights in host memory is computed on a GPU
@@ -24,7 +26,12 @@ const OFFLOAD_ROWS: u64 = 32;
 impl Backends {
     /// Returns the back-ends of `gpus` devices of a kind.
     pub(super) fn new(kind: Backend, gpus: usize) -> Backends {
-        Backends { kind, gpus: u8::try_from(gpus).unwrap_or(u8::MAX - 1) }
+        Backends { kind, gpus: u8::try_from(gpus).unwrap_or(u8::MAX - 1), repacks: None }
+    }
+
+    /// Returns them beside a CPU that weights in host memory are laid out for.
+    pub(super) const fn repacking(self, repacks: Option<Cpu>) -> Backends {
+        Backends { repacks, ..self }
     }
 
     /// Returns the kind of the GPUs.
@@ -110,8 +117,8 @@ impl Backends {
     /// Returns the GPU that takes an operation on weights in host memory, if it is worth it.
     pub(super) fn offloads_to(&self, graph: &Graph, id: Id) -> Option<BackendId> {
         if self.kind == Backend::Metal {
-            let takes = metal::offloads(graph, id, OFFLOAD_ROWS) && self.supports(BackendId(0), graph, id);
-            return takes.then_some(BackendId(0));
+            let takes = metal::offloads(graph, id, OFFLOAD_ROWS, self.repacks);
+            return (takes && self.supports(BackendId(0), graph, id)).then_some(BackendId(0));
         }
         let tensor = graph.get(id);
         let rows = match tensor.op {

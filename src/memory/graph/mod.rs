@@ -52,6 +52,7 @@ use super::hyper::Hyper;
 use super::place::{Device, Places};
 use super::sizes::Sizes;
 use super::structure::Structure;
+use super::tensor::Cpu;
 use super::{Backend, FlashAttention, Settings};
 use crate::units::Bytes;
 
@@ -67,6 +68,8 @@ pub(super) struct Load<'a> {
     pub(super) places: &'a Places,
     pub(super) sizes: &'a Sizes,
     pub(super) backend: Backend,
+    /// The CPU that weights in host memory are laid out for.
+    pub(super) repacks: Option<Cpu>,
 }
 
 /// What the graph of a load needs.
@@ -96,7 +99,7 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
 
 /// Returns what the graph of some blocks needs, and in how many parts it is computed.
 fn compute_of(load: &Load, family: Family, blocks: &[u32], copies: u32) -> (Computed, usize) {
-    let backends = Backends::new(load.backend, load.places.gpus());
+    let backends = Backends::new(load.backend, load.places.gpus()).repacking(load.repacks);
     let sizes = load.sizes;
     let slots = sizes.slots;
     let plan = |tokens: u64, outputs: u64, uses: Uses| Plan {
