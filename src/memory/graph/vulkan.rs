@@ -4,6 +4,7 @@
 //! lower in fact moves an operation to the CPU, and its memory with it.
 
 use super::cuda::{has_whole_rows, joins, source};
+use super::ops::EXACT_INPUT;
 use super::tensor::{F16, F32, Graph, I32, I64, Id, Op, Tensor, element_bytes};
 use crate::gguf::TensorType;
 
@@ -35,6 +36,7 @@ pub(super) fn supports(graph: &Graph, id: Id) -> bool {
     }
     let is_float = |kind| matches!(kind, F32 | F16);
     match tensor.op {
+        Op::MulMatId if tensor.detail == EXACT_INPUT => false,
         Op::MulMat | Op::MulMatId => multiplies(graph, tensor, a, b),
         Op::Add | Op::Sub | Op::Mul | Op::Div => [a.kind, b.kind, tensor.kind].into_iter().all(is_float),
         op if op.is_unary() => is_float(a.kind),
