@@ -51,6 +51,9 @@ pub(super) fn supports(graph: &Graph, id: Id) -> bool {
         Op::Roll => a.is_contiguous(),
         Op::GatedDeltaNet => source(graph, tensor, 2).is_none_or(|v| v.ne[0].is_multiple_of(32)),
         Op::LightningIndexer => q_is_indexed(a, b),
+        // Four streams make 24 numbers a token.
+        Op::Dsv4HcComb => a.ne[0] == 24,
+        Op::Dsv4HcPost => b.ne[1] == 4,
         Op::FlashAttnExt => flash_attention(graph, tensor),
         Op::GatedLinearAttn | Op::OutProd => false,
         _ => true,

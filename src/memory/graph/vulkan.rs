@@ -63,6 +63,9 @@ pub(super) fn supports(graph: &Graph, id: Id) -> bool {
         Op::GatedDeltaNet => source(graph, tensor, 2).is_some_and(|v| matches!(v.ne[0], 16 | 32 | 64 | 128)),
         Op::SsmScan => scans(graph, tensor, a),
         Op::LightningIndexer => a.ne[0] == 128 && attends(b.kind),
+        // The shaders take four streams.
+        Op::Dsv4HcPre => a.ne[1] == 4,
+        Op::Dsv4HcPost => b.ne[1] == 4,
         Op::FlashAttnExt => flash_attention(graph, tensor),
         _ => true,
     }
