@@ -53,7 +53,6 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
         keys.floats(key).is_some_and(|limits| limits.get(block).or(limits.last()).is_some_and(|&limit| limit > 1e-6))
     };
     let stacked = architecture::stacked(&facts);
-    let unturned = architecture::unturned(&facts);
     // Without limits of their own, DeepSeek V4's shared experts take those of the others.
     let own = !matches!(architecture, "deepseek4" | "dflash") || keys.floats("swiglu_clamp_shexp").is_some();
     let shared_limits = if own { "swiglu_clamp_shexp" } else { "swiglu_clamp_exp" };
@@ -73,7 +72,7 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
             recurrent: remembered.recurrent[block],
             indexed: remembered.indexed[block],
             deepstack: stacked.blocks.get(block).copied().unwrap_or(false),
-            nope: unturned.get(block).copied().unwrap_or(false),
+            nope: architecture::leaves_unturned(&facts, windows.tokens, block),
             compressed: remembered.compressed[block],
             clamps_shared: limits(shared_limits, block),
             clamps_experts: limits("swiglu_clamp_exp", block),
@@ -91,7 +90,15 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
         quantisation: header.metadata.file_type().map(str::to_owned),
         parameters: parameters(header),
         notes,
-        dimensions: dimensions(header, architecture, &keys, embedding, windows.tokens, stacked.parts, remembered.indexer),
+        dimensions: dimensions(
+            header,
+            architecture,
+            &keys,
+            embedding,
+            windows.tokens,
+            stacked.parts,
+            remembered.indexer,
+        ),
         memory: Memory {
             any: remembered.any,
             windowed: windows.blocks.contains(&true),
@@ -187,9 +194,8 @@ fn split_role(stem: &str) -> (Role, Suffix) {
     let (name, suffix) = match stem.rsplit_once('.') {
         Some((name, "weight")) => (name, Suffix::Weight),
         Some((name, "bias")) => (name, Suffix::Bias),
-        Some((name, "scale")) => (name, Suffix::Scale),
+        Some((name, "scale") | (name @ "ffn.act", "scales")) => (name, Suffix::Scale),
         Some((name, "input_scale")) => (name, Suffix::Other),
-        Some((name @ "ffn.act", "scales")) => (name, Suffix::Scale),
         Some((name, "lora_a")) => (name, Suffix::LoraA),
         Some((name, "lora_b")) => (name, Suffix::LoraB),
         _ => (stem, Suffix::Other),
@@ -289,7 +295,8 @@ fn dimensions(
 ) -> Dimensions {
     let tokens = header.metadata.array_len("tokenizer.ggml.tokens").map(clamp);
     // A ModernBERT with a decision head puts out a score for each type of question.
-    let decides = architecture == "modern-bert" && keys.number("decision.block_count").is_some_and(|blocks| blocks != 0);
+    let decides =
+        architecture == "modern-bert" && keys.number("decision.block_count").is_some_and(|blocks| blocks != 0);
     let rows = header.tensors.iter().find(|tensor| &*tensor.name == "token_embd.weight");
     Dimensions {
         embedding,

@@ -65,8 +65,13 @@ pub(super) fn weights(
         sum.add(experts, bytes.gpu_experts, bytes.host_experts);
         sum.add_beside(experts, bytes.beside_gpu_experts);
     }
+    let has_embedding = structure.globals.iter().any(|tensor| tensor.role == Role::TokenEmbd);
     for tensor in &structure.globals {
         sum.add_global(structure, settings, places, tensor, buffer, cpu);
+        // Without a token embedding (codeshell) the output matrix is loaded a second time for it.
+        if tensor.role == Role::Output && tensor.suffix == Suffix::Weight && !has_embedding {
+            sum.add_tensor(places.output(), tensor, buffer, cpu);
+        }
     }
     sum.add_tied_output(structure, settings, places, buffer, cpu);
     sum
@@ -112,7 +117,8 @@ impl Weights {
             Home::EveryBlock => {
                 let mut copied = (vec![false; places.gpus()], false);
                 for (block, kind) in (0u32..).zip(structure.block_kinds()) {
-                    if !uses_rope_factors(structure, kind) || (kind.mtp && !settings.mtp) {
+                    let borrows = architecture::lender(structure, block) != block;
+                    if borrows || !uses_rope_factors(structure, kind) || (kind.mtp && !settings.mtp) {
                         continue;
                     }
                     let place = places.layer(block);
@@ -163,7 +169,7 @@ impl Weights {
 
 /// Returns the CPU whose repacked layouts are used. A back-end with pinned host memory keeps host
 /// weights there as they are (`make_cpu_buft_list`); Metal has none, and always an Arm beside it.
-fn repacking(backend: Backend, profile: &EngineProfile, places: &Places) -> Option<Cpu> {
+pub(super) fn repacking(backend: Backend, profile: &EngineProfile, places: &Places) -> Option<Cpu> {
     if !profile.cpu_repack {
         return None;
     }

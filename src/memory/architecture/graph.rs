@@ -3,8 +3,8 @@
 use super::super::hyper::Hyper;
 use super::super::keys::clamp;
 use super::super::structure::Structure;
-use super::Header;
 use super::super::tensor::Role;
+use super::Header;
 
 /// Returns whether a batch is either tokens or embeddings, never both
 /// (`llm_arch_supports_mixed_batch`).
@@ -66,17 +66,21 @@ pub(in crate::memory) fn has_alibi(structure: &Structure) -> bool {
     }
 }
 
-/// Returns which blocks leave queries and keys as they are where others turn them by rope: each
-/// fourth of `SmolLM3` (`n_no_rope_layer_step`), those that the header lists of Granite with windows
+/// Returns whether a block leaves queries and keys as they are where others turn them by rope
+/// (`n_no_rope_layer_step`): each fourth, the first of four, or those that the header lists
 /// (`rope_pattern`).
-pub(in crate::memory) fn unturned(header: &Header) -> Vec<bool> {
+pub(in crate::memory) fn leaves_unturned(header: &Header, window: u32, block: usize) -> bool {
     match header.architecture {
-        "smollm3" => (1..=header.blocks).map(|number| number.is_multiple_of(4)).collect(),
+        "afmoe" | "smollm3" => (block + 1).is_multiple_of(4),
+        // Without a window only the last block is left.
+        "llama4" if window == 0 => block + 1 == header.trunk,
+        "llama4" => (block + 1).is_multiple_of(4),
+        "smallthinker" => window != 0 && block.is_multiple_of(4),
         "granite_swa" => {
-            let turned = header.keys.array("attention.rope_pattern").unwrap_or_default();
-            turned.into_iter().map(|turned| turned == 0).collect()
+            let turned = header.keys.array("attention.rope_pattern");
+            turned.is_some_and(|turned| turned.get(block) == Some(&0))
         }
-        _ => Vec::new(),
+        _ => false,
     }
 }
 
@@ -138,6 +142,7 @@ pub(in crate::memory) fn lender(structure: &Structure, block: u32) -> u32 {
 pub(in crate::memory) fn applies_scale(structure: &Structure, role: Role) -> bool {
     let architecture = structure.architecture.as_str();
     match role {
+        Role::FfnDown if architecture == "talkie" => true,
         Role::FfnUp
         | Role::FfnGate
         | Role::FfnDown
@@ -204,4 +209,21 @@ pub(in crate::memory) fn scans_states(architecture: &str) -> bool {
         architecture,
         "mamba" | "mamba2" | "jamba" | "granitehybrid" | "falcon-h1" | "nemotron_h" | "nemotron_h_moe" | "plamo2"
     )
+}
+
+/// Returns whether rules of the graph go by a block's number, so that no block stands for others.
+pub(in crate::memory) fn goes_by_number(structure: &Structure) -> bool {
+    is_looped(structure)
+        || matches!(
+            structure.architecture.as_str(),
+            "t5" | "t5encoder"
+                | "wavtokenizer-dec"
+                | "gemma3n"
+                | "rwkv6"
+                | "rwkv6qwen2"
+                | "rwkv7"
+                | "arwkv7"
+                | "eagle3"
+                | "dflash"
+        )
 }

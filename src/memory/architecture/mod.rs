@@ -14,8 +14,8 @@ mod names;
 mod windows;
 
 pub(super) use graph::{
-    applies_scale, caps_attention, fuses_limits, has_alibi, has_sections, has_separate_batches, is_looped,
-    lender, scales_embeddings, scales_logits, scales_residuals, scans_states, stacked, unturned,
+    applies_scale, caps_attention, fuses_limits, goes_by_number, has_alibi, has_sections, has_separate_batches,
+    is_looped, leaves_unturned, lender, scales_embeddings, scales_logits, scales_residuals, scans_states, stacked,
     takes_states_back,
 };
 pub(super) use memory::remembered;

@@ -62,7 +62,9 @@ fn rule(header: &Header) -> Option<(Which, Length)> {
         // Chunks of 8192 tokens, whatever the file says.
         "llama4" => (Which::Period(4, Last), Length::Fixed(8_192)),
         "smallthinker" => (Which::Period(4, First), Length::FixedIfAny(4_096)),
-        "gemma4" | "gemma4-assistant" | "granite_swa" | "maple" | "mimo2" | "spark2_5" | "step35" | "dots3note" => (Which::Listed, Length::File),
+        "gemma4" | "gemma4-assistant" | "granite_swa" | "maple" | "mimo2" | "spark2_5" | "step35" | "dots3note" => {
+            (Which::Listed, Length::File)
+        }
         "deepseek4" => (Which::Every, Length::File),
         // DeepSeek V4's drafter, told by its hyper-connections, is a window all through.
         "dflash" if header.keys.number("hyper_connection.count").unwrap_or(0) > 0 => (Which::Every, Length::File),

@@ -108,7 +108,7 @@ fn copies(a: &Tensor, b: &Tensor) -> bool {
     }
 }
 
-fn joins(a: &Tensor, b: &Tensor, dimension: u32) -> bool {
+pub(super) fn joins(a: &Tensor, b: &Tensor, dimension: u32) -> bool {
     if a.kind != b.kind {
         return false;
     }

@@ -22,8 +22,7 @@ pub(super) const ATTENTION: Mixing =
     Mixing { function: Role::HcAttnFn, scale: Role::HcAttnScale, base: Role::HcAttnBase };
 
 /// Around the feed-forward network.
-pub(super) const NETWORK: Mixing =
-    Mixing { function: Role::HcFfnFn, scale: Role::HcFfnScale, base: Role::HcFfnBase };
+pub(super) const NETWORK: Mixing = Mixing { function: Role::HcFfnFn, scale: Role::HcFfnScale, base: Role::HcFfnBase };
 
 /// How the streams are joined again behind a part of a block.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +70,7 @@ impl Builder<'_> {
         let post = self.unary(Op::Sigmoid, post);
         let post = self.scale(post);
         let comb = if self.plan.uses.hyper_connections_comb {
-            let comb = self.other(Op::Other, [streams, streams, tokens, 1], &[mixes, scale, base]);
+            let comb = self.other(Op::Dsv4HcComb, [streams, streams, tokens, 1], &[mixes, scale, base]);
             self.note_fused(FusedOp::HyperConnectionsComb, comb);
             comb
         } else {
@@ -87,8 +86,7 @@ impl Builder<'_> {
         let Tensor { ne, .. } = *self.get(x);
         let flat = self.reshape(x, [ne[0].saturating_mul(ne[1]), ne[2], 1, 1]);
         let normed = self.unary(Op::RmsNorm, flat);
-        let weight =
-            if outside { self.output_weight(function, Suffix::Weight) } else { self.weight(function) };
+        let weight = if outside { self.output_weight(function, Suffix::Weight) } else { self.weight(function) };
         self.mul_mat(weight, normed)
     }
 
@@ -96,7 +94,7 @@ impl Builder<'_> {
     fn gather(&mut self, x: Id, weights: Id) -> Id {
         let Tensor { ne, nb, .. } = *self.get(x);
         if self.block.is_some() && self.plan.uses.hyper_connections_pre {
-            let gathered = self.other(Op::Other, [ne[0], ne[2], 1, 1], &[x, weights]);
+            let gathered = self.other(Op::Dsv4HcPre, [ne[0], ne[2], 1, 1], &[x, weights]);
             self.note_fused(FusedOp::HyperConnectionsPre, gathered);
             return gathered;
         }
@@ -139,7 +137,7 @@ impl Builder<'_> {
         let [width, streams, tokens, _] = ne;
         let Joint { post, comb } = joint;
         if self.plan.uses.hyper_connections_post {
-            let joined = self.other(Op::Other, [width, streams, tokens, 1], &[x, residual, post, comb]);
+            let joined = self.other(Op::Dsv4HcPost, [width, streams, tokens, 1], &[x, residual, post, comb]);
             self.note_fused(FusedOp::HyperConnectionsPost, joined);
             return joined;
         }

@@ -62,11 +62,8 @@ impl Builder<'_> {
 
     /// Projects to queries, by way of the narrow row where the model has one.
     pub(super) fn latent_queries(&mut self, x: Id) -> Id {
-        let (from, role) = if self.has(Role::AttnQA) {
-            (self.narrow_queries(x), Role::AttnQB)
-        } else {
-            (x, Role::AttnQ)
-        };
+        let (from, role) =
+            if self.has(Role::AttnQA) { (self.narrow_queries(x), Role::AttnQB) } else { (x, Role::AttnQ) };
         let weight = self.weight(role);
         self.mul_mat(weight, from)
     }

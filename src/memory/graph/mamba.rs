@@ -57,9 +57,8 @@ impl Builder<'_> {
         let x = self.by_sequence(x);
         let xz = self.project(Role::SsmIn, x);
         let Tensor { ne, nb, .. } = *self.get(xz);
-        let [x, z] = [0, inner].map(|at| {
-            self.view_3d(xz, [inner, ne[1], ne[2]], [nb[1], nb[2]], at.saturating_mul(nb[0]))
-        });
+        let [x, z] =
+            [0, inner].map(|at| self.view_3d(xz, [inner, ne[1], ne[2]], [nb[1], nb[2]], at.saturating_mul(nb[0])));
         let turned = self.transpose(x);
         let window = self.concat(before, turned, 0);
         let last = self.last_taps(window, taps, 0);

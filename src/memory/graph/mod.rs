@@ -10,7 +10,7 @@
 //! - [`pooling`]: what follows where embeddings are asked for;
 //! - [`families`]: one small module a family of architectures;
 //! - [`backend`]: what a back-end decides about memory: [`cuda`] with [`fusion`], [`metal`] with
-//!   [`metal_order`];
+//!   [`metal_order`], [`vulkan`] with [`vulkan_order`];
 //! - [`reduce`]: the few blocks that stand for all;
 //! - [`usable`]: which weights a device can use at all.
 
@@ -22,26 +22,31 @@ mod delta_net;
 mod families;
 mod feed_forward;
 mod fusion;
-mod metal;
-mod metal_order;
 mod hyper_connections;
 mod indexer;
 mod kda;
 mod latent;
 mod mamba;
+mod metal;
+mod metal_order;
 mod model;
 mod ops;
-mod recurrent;
 mod pooling;
+mod recurrent;
 mod reduce;
+mod room;
 mod schedule;
 mod tensor;
 mod usable;
+mod vulkan;
+mod vulkan_order;
 
 pub(super) use self::usable::is_usable;
 
+use self::allocate::Room;
 use self::backend::Backends;
 use self::model::{Builder, Plan, Uses};
+use self::reduce::Selection;
 use self::tensor::{FusedOp, Graph};
 use super::cache::Spread;
 use super::flash::wished;
@@ -49,12 +54,17 @@ use super::hyper::Hyper;
 use super::place::{Device, Places};
 use super::sizes::Sizes;
 use super::structure::Structure;
-use super::{Backend, FlashAttention, Settings};
+use super::tensor::Cpu;
+use super::{Backend, Basis, FlashAttention, Settings};
 use crate::units::Bytes;
 
 /// Copies of the inputs that several fully loaded GPUs keep to work in turns
 /// (`GGML_SCHED_MAX_COPIES`).
 const PIPELINE_COPIES: u32 = 4;
+
+/// By which part the buffers of an architecture that no family describes are made larger: no more is
+/// known of it than what its tensors show.
+const GUESSED: u64 = 4;
 
 /// What a graph is built for.
 #[derive(Clone, Copy)]
@@ -64,6 +74,8 @@ pub(super) struct Load<'a> {
     pub(super) places: &'a Places,
     pub(super) sizes: &'a Sizes,
     pub(super) backend: Backend,
+    /// The CPU that weights in host memory are laid out for.
+    pub(super) repacks: Option<Cpu>,
 }
 
 /// What the graph of a load needs.
@@ -73,64 +85,111 @@ pub(super) struct Computed {
     pub(super) buffers: Spread,
     /// Whether flash attention ends up on.
     pub(super) flash_attention: bool,
-    /// Whether tensors of another model are read, which are only guessed.
-    pub(super) borrows: bool,
+    /// How the buffers are known: by a formula where tensors of another model are read, by a guess
+    /// where no family describes the architecture.
+    pub(super) basis: Basis,
 }
 
-/// Returns what the graph of a load needs, or nothing where no family describes its architecture.
-pub(super) fn compute(load: &Load) -> Option<Computed> {
-    let family = families::of(&load.structure.architecture)?;
-    let blocks = reduce::blocks(load);
-    let backends = Backends::new(load.backend, load.places.gpus());
-    let sizes = load.sizes;
-    let slots = sizes.slots;
-    let plan = |tokens: u64, outputs: u64, uses: Uses| Plan {
-        structure: load.structure,
-        settings: load.settings,
-        places: load.places,
-        sizes,
-        backends,
-        blocks: &blocks,
-        // `graph_reserve` makes the tokens a multiple of the sequences.
-        tokens: tokens.next_multiple_of(slots.max(1)),
-        slots,
-        outputs,
-        uses,
-    };
-    let build = |plan: Plan| -> Graph {
-        let mut builder = Builder::new(plan);
-        family(&mut builder);
-        builder.pool();
-        builder.graph
-    };
-    let wished = wished(load.structure, load.settings);
-    let mut uses = Uses {
-        flash_attention: wished != FlashAttention::Off,
-        gated_delta_net: true,
-        lightning_indexer: true,
-        hyper_connections_pre: true,
-        hyper_connections_comb: true,
-        hyper_connections_post: true,
-    };
-    let mut graph = build(plan(sizes.tokens, sizes.rows, uses));
-    for what in tried(load) {
-        // llama.cpp tries with one token a sequence. Where everything is on one device the number
-        // of tokens moves nothing, and the graph at hand will do.
-        let trial = (!is_on_one_device(load)).then(|| build(plan(slots, slots, uses)));
-        if !runs_at_home(trial.as_ref().unwrap_or(&graph), &backends, what) {
-            *uses.switch(what) = false;
-            graph = build(plan(sizes.tokens, sizes.rows, uses));
+/// Returns what the graph of a load needs.
+pub(super) fn compute(load: &Load) -> Computed {
+    let known = families::of(&load.structure.architecture);
+    let family = known.unwrap_or(families::UNKNOWN);
+    let backends = Backends::new(load.backend, load.places.gpus()).repacking(load.repacks);
+    let mut selection = Selection::new(load);
+    let mut uses = None;
+    loop {
+        let blocks = selection.blocks();
+        let worst = Worst { load, family, backends, blocks: &blocks };
+        let (uses, graph) = match uses {
+            None => {
+                let (found, graph) = worst.try_operations();
+                (uses.insert(found), graph)
+            }
+            Some(ref mut uses) => {
+                let graph = worst.build(load.sizes.tokens, load.sizes.rows, *uses);
+                (uses, graph)
+            }
+        };
+        let (room, borrows) = worst.allocate(graph);
+        if selection.suffices(&room.begun) {
+            let margin = |bytes: u64| Bytes(if known.is_some() { bytes } else { bytes.saturating_add(bytes / GUESSED) });
+            let mut bytes = room.bytes.into_iter().map(margin);
+            let gpus = bytes.by_ref().take(load.places.gpus()).collect();
+            let host = bytes.next().unwrap_or_default();
+            let basis = match known {
+                None => Basis::Guess,
+                Some(_) if borrows => Basis::Formula,
+                Some(_) => Basis::Exact,
+            };
+            return Computed { buffers: Spread { gpus, host }, flash_attention: uses.flash_attention, basis };
         }
     }
-    // llama.cpp's own measure of a load forgets where nodes were pinned, which takes up to a few
-    // dozen MiB more between two GPUs than a load then does (`ggml_backend_sched_reserve_size`).
-    graph.pinned.clear();
-    let copies = if is_pipelined(load) { PIPELINE_COPIES } else { 1 };
-    let scheduled = schedule::schedule(&mut graph, &backends, copies);
-    let mut bytes = allocate::allocate(&graph, &scheduled, &backends).into_iter().map(Bytes);
-    let gpus = bytes.by_ref().take(load.places.gpus()).collect();
-    let host = bytes.next().unwrap_or_default();
-    Some(Computed { buffers: Spread { gpus, host }, flash_attention: uses.flash_attention, borrows: graph.borrows })
+}
+
+/// The worst graph of a load, over the blocks that stand for all.
+struct Worst<'a> {
+    load: &'a Load<'a>,
+    family: families::Family,
+    backends: Backends,
+    blocks: &'a [u32],
+}
+
+impl Worst<'_> {
+    /// Builds the graph for a micro-batch.
+    fn build(&self, tokens: u64, outputs: u64, uses: Uses) -> Graph {
+        let Load { structure, settings, places, sizes, .. } = *self.load;
+        let slots = sizes.slots;
+        let mut builder = Builder::new(Plan {
+            structure,
+            settings,
+            places,
+            sizes,
+            backends: self.backends,
+            blocks: self.blocks,
+            // `graph_reserve` makes the tokens a multiple of the sequences.
+            tokens: tokens.next_multiple_of(slots.max(1)),
+            slots,
+            outputs,
+            uses,
+        });
+        (self.family)(&mut builder);
+        builder.pool();
+        builder.graph
+    }
+
+    /// Finds out which operations are in use, and returns the graph with them.
+    fn try_operations(&self) -> (Uses, Graph) {
+        let (load, sizes) = (self.load, self.load.sizes);
+        let mut uses = Uses {
+            flash_attention: wished(load.structure, load.settings) != FlashAttention::Off,
+            gated_delta_net: true,
+            lightning_indexer: true,
+            hyper_connections_pre: true,
+            hyper_connections_comb: true,
+            hyper_connections_post: true,
+        };
+        let mut graph = self.build(sizes.tokens, sizes.rows, uses);
+        for what in tried(load) {
+            // llama.cpp tries with one token a sequence. Where everything is on one device the
+            // number of tokens moves nothing, and the graph at hand will do.
+            let trial = (!is_on_one_device(load)).then(|| self.build(sizes.slots, sizes.slots, uses));
+            if !runs_at_home(trial.as_ref().unwrap_or(&graph), &self.backends, what) {
+                *uses.switch(what) = false;
+                graph = self.build(sizes.tokens, sizes.rows, uses);
+            }
+        }
+        (uses, graph)
+    }
+
+    /// Finds room for the graph, and returns whether it reads what is only guessed.
+    fn allocate(&self, mut graph: Graph) -> (Room, bool) {
+        // llama.cpp's own measure of a load forgets where nodes were pinned, which takes up to a few
+        // dozen MiB more between two GPUs than a load then does (`ggml_backend_sched_reserve_size`).
+        graph.pinned.clear();
+        let copies = if is_pipelined(self.load) { PIPELINE_COPIES } else { 1 };
+        let scheduled = schedule::schedule(&mut graph, &self.backends, copies);
+        (allocate::allocate(&graph, &scheduled, &self.backends), graph.borrows)
+    }
 }
 
 /// Returns the operations that are tried first, in order: one that is switched off may change where

@@ -286,7 +286,8 @@ impl<'a> Builder<'a> {
 
     /// Returns a tensor that every block has a copy of in its own buffer, such as the rope's factors.
     pub(super) fn shared_weight(&mut self, role: Role) -> Id {
-        let backend = self.backend();
+        let lender = architecture::lender(self.plan.structure, self.index());
+        let backend = self.backend_of(self.plan.places.layer(lender));
         self.global(role, Suffix::Weight, backend)
     }
 
@@ -331,6 +332,10 @@ impl<'a> Builder<'a> {
     /// Begins a block, or leaves the blocks.
     pub(super) fn enter(&mut self, block: Option<u32>) {
         self.block = block;
+        if block.is_some() {
+            let nodes = self.graph.nodes.len();
+            self.graph.begun.push(nodes);
+        }
         // Weights of a block are asked for while it is under way only, unless others borrow them.
         if !architecture::is_looped(self.plan.structure) {
             self.weights.retain(|known| known.what.0.is_none());

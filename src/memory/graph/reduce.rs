@@ -1,111 +1,147 @@
 //! The few blocks that stand for all.
 //!
-//! A compute buffer does not grow with the number of blocks: the allocator's state repeats with
-//! them. So of a stretch of blocks that repeats (one kind over and over, or a period of several as
-//! with sliding windows and hybrids) only the last rounds are built, for each device anew, and
-//! before them one block for each precision of weights that the stretch has in host memory, since
-//! a GPU makes room for the weights that are copied to it.
+//! A compute buffer does not grow with the number of blocks: the allocator comes back to where it
+//! was. So of a stretch of blocks that repeats (one kind over and over, or a period of several as
+//! with sliding windows and hybrids) only some rounds are built. Whether they were enough is seen in
+//! the allocator: where two rounds began with the same gaps and the same tensors in the same places,
+//! everything after the first is repeated by what comes after the second, for as long as rounds are
+//! alike.
+
+use std::ops::Range;
 
 use super::Load;
+use crate::memory::architecture;
 use crate::memory::place::Device;
 use crate::memory::structure::BlockKind;
 
-/// Rounds of a repetition that are built, at least: the first leaves the gaps that the second finds,
-/// and from the third on nothing is new. Some gaps are found by every other round only, so an even
-/// number of rounds is stood for by an even one.
-const ROUNDS: usize = 3;
+/// Rounds of a stretch that are built at first: the first leaves the gaps that the second finds, and
+/// mostly the third begins as the second did.
+const FIRST_ROUNDS: usize = 3;
 
 /// The longest period looked for; hybrids and sliding windows repeat after at most 8 blocks.
 const LONGEST_PERIOD: usize = 8;
 
-/// What tells a block apart.
+/// The blocks of a model as stretches, and how many rounds of each are built.
+#[derive(Debug)]
+pub(super) struct Selection {
+    stretches: Vec<Stretch>,
+}
+
+/// Blocks that repeat with a period.
+#[derive(Clone, Debug)]
+struct Stretch {
+    blocks: Vec<u32>,
+    period: usize,
+    rounds: usize,
+    built: usize,
+}
+
+/// What tells blocks apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Signature {
-    block: u32,
-    /// Its kind but for the precision of its weights.
-    shape: BlockKind,
+    kind: BlockKind,
     place: Device,
     experts_on_host: bool,
-    /// The layout where weights are copied to a GPU, so that their precision counts.
-    copied: Option<u16>,
 }
 
-impl Signature {
-    /// Returns whether two blocks take the same room but for copied weights.
-    fn is_like(&self, other: &Signature) -> bool {
-        self.shape == other.shape && self.place == other.place && self.experts_on_host == other.experts_on_host
+impl Selection {
+    /// Returns a selection to begin with.
+    pub(super) fn new(load: &Load) -> Selection {
+        let structure = load.structure;
+        let sign = |(block, &number): (u32, &u16)| {
+            let kind = structure.kinds.get(usize::from(number)).filter(|kind| !kind.mtp)?;
+            let place = load.places.layer(block);
+            let experts_on_host = block < load.settings.cpu_moe;
+            // Weights that are copied to a GPU count with their precision, others do not.
+            let copied = load.places.gpus() > 0 && (place == Device::Host || experts_on_host);
+            let kind = if copied { *kind } else { BlockKind { layout: kind.shape, ..*kind } };
+            Some((block, Signature { kind, place, experts_on_host }))
+        };
+        let all: Vec<(u32, Signature)> = (0u32..).zip(&structure.pattern).filter_map(sign).collect();
+        if architecture::goes_by_number(structure) {
+            let blocks = all.into_iter().map(|(block, _)| block).collect::<Vec<_>>();
+            let rounds = blocks.len();
+            return Selection { stretches: vec![Stretch { blocks, period: 1, rounds, built: rounds }] };
+        }
+        Selection { stretches: stretches(&all) }
+    }
+
+    /// Returns the blocks to build, in order; the last block is always among them.
+    pub(super) fn blocks(&self) -> Vec<u32> {
+        let built = |stretch: &Stretch| stretch.blocks[(stretch.rounds - stretch.built) * stretch.period..].to_vec();
+        self.stretches.iter().flat_map(built).collect()
+    }
+
+    /// Looks at what the allocator was like as each of the blocks began, and returns whether every
+    /// stretch came back to where it was; else more rounds are selected.
+    pub(super) fn suffices(&mut self, begun: &[u64]) -> bool {
+        let mut suffices = true;
+        let mut at = 0;
+        for stretch in &mut self.stretches {
+            let end = at + stretch.built * stretch.period;
+            if stretch.built < stretch.rounds {
+                let rounds: Vec<u64> =
+                    begun.get(at..end).unwrap_or_default().iter().step_by(stretch.period).copied().collect();
+                let needed = needed(&rounds, stretch.rounds);
+                suffices &= needed <= stretch.built;
+                stretch.built = needed.max(stretch.built);
+            }
+            at = end;
+        }
+        suffices
     }
 }
 
-/// Returns the blocks that are built, in order; the last block is always among them.
-pub(super) fn blocks(load: &Load) -> Vec<u32> {
-    let structure = load.structure;
-    let sign = |(block, &number): (u32, &u16)| {
-        let kind = structure.kinds.get(usize::from(number)).filter(|kind| !kind.mtp)?;
-        let place = load.places.layer(block);
-        let experts_on_host = block < load.settings.cpu_moe;
-        let copied = load.places.gpus() > 0 && (place == Device::Host || experts_on_host);
-        Some(Signature {
-            block,
-            shape: BlockKind { layout: kind.shape, ..*kind },
-            place,
-            experts_on_host,
-            copied: copied.then_some(kind.layout),
-        })
-    };
-    let all: Vec<Signature> = (0u32..).zip(&structure.pattern).filter_map(sign).collect();
-    if adds_up(load) { all.iter().map(|block| block.block).collect() } else { representatives(&all) }
-}
-
-/// Returns whether the buffers grow with the blocks: each looks in its own way (a view) at something
-/// on another device, and each view is copied to its device for itself.
-fn adds_up(load: &Load) -> bool {
-    match load.structure.architecture.as_str() {
-        // The distances between tokens, an input; kernels of convolutions, flattened.
-        "t5" | "t5encoder" | "wavtokenizer-dec" => load.places.gpus() > 0,
-        // Caches of earlier blocks.
-        "gemma3n" | "gemma4" => !super::is_on_one_device(load),
-        _ => false,
+/// Returns how many of `all` rounds are needed, given what the allocator was like as each of the built
+/// ones began.
+fn needed(begun: &[u64], all: usize) -> usize {
+    let built = begun.len();
+    let returns =
+        |first: usize| (first + 1..built).find(|&again| begun[again] == begun[first]).map(|again| again - first);
+    match (0..built).find_map(returns) {
+        // What is left out has to be whole turns, or the last round would not be the last.
+        Some(turn) => built + (all - built) % turn,
+        None => (built + built.div_ceil(2)).min(all),
     }
 }
 
-fn representatives(all: &[Signature]) -> Vec<u32> {
-    let mut kept = Vec::with_capacity(16);
+/// Cuts the blocks into stretches.
+fn stretches(all: &[(u32, Signature)]) -> Vec<Stretch> {
+    let mut found: Vec<Stretch> = Vec::with_capacity(8);
     let mut at = 0;
     while at < all.len() {
         let (period, rounds) = repetition(&all[at..]);
-        let stretch = &all[at..at + period * rounds];
-        let rounds = rounds.min(ROUNDS + (rounds + ROUNDS) % 2);
-        let built = &stretch[stretch.len() - period * rounds..];
-        let before = &stretch[..stretch.len() - built.len()];
-        // Copied weights fit the gaps that those of the block before left, or not.
-        let pairs = |from: usize, to: usize| stretch[from..to].windows(2).map(|pair| (pair[0].copied, pair[1].copied));
-        for (index, pair) in before.windows(2).enumerate() {
-            let this = (pair[0].copied, pair[1].copied);
-            let mut known = pairs(before.len(), stretch.len()).chain(pairs(0, index + 1));
-            if this.1.is_some() && !known.any(|other| other == this) {
-                for block in pair {
-                    if kept.last() != Some(&block.block) {
-                        kept.push(block.block);
-                    }
-                }
-            }
-        }
-        kept.extend(built.iter().map(|block| block.block));
-        at += stretch.len();
+        let part: Range<usize> = at..at + period * rounds;
+        at = part.end;
+        let blocks = all[part].iter().map(|&(block, _)| block).collect();
+        found.push(Stretch { blocks, period, rounds, built: rounds.min(FIRST_ROUNDS) });
     }
-    kept
+    found
 }
 
 /// Returns the period that repeats most from the beginning on, and how often.
-fn repetition(blocks: &[Signature]) -> (usize, usize) {
+fn repetition(blocks: &[(u32, Signature)]) -> (usize, usize) {
     let mut best = (1, 1);
     for period in 1..=LONGEST_PERIOD.min(blocks.len() / 2) {
-        let same = blocks[period..].iter().zip(blocks).take_while(|(a, b)| a.is_like(b)).count();
+        let same = blocks[period..].iter().zip(blocks).take_while(|((_, a), (_, b))| a == b).count();
         let rounds = same / period + 1;
         if rounds > 1 && period * rounds > best.0 * best.1 {
             best = (period, rounds);
         }
     }
     best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_are_left_out_in_whole_turns_only() {
+        assert_eq!(needed(&[1, 2, 2], 32), 3, "the third round began as the second did");
+        assert_eq!(needed(&[1, 2, 1], 32), 4, "every other round is alike: 28 are left out, not 29");
+        assert_eq!(needed(&[1, 2, 1, 2], 32), 4);
+        assert_eq!(needed(&[1, 2, 3], 32), 5, "nothing came back yet");
+        assert_eq!(needed(&[1, 2, 3, 4, 5], 6), 6);
+    }
 }

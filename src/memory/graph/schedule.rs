@@ -18,8 +18,12 @@ pub(super) struct Scheduled {
     pub(super) steps: Vec<Step>,
     /// Inputs, and copies that stay, with the back-end each lies on.
     pub(super) leafs: Vec<(Id, BackendId)>,
+    /// How many steps there were as each block began, in order, and how many copies that stay.
+    pub(super) begun: Vec<(usize, usize)>,
     /// The tensors that each dependency keeps, one list after the other.
     kept: Vec<Id>,
+    /// The pieces that the graph is cut into.
+    pub(super) splits: usize,
 }
 
 /// A node of the graph, a copy, or a mere dependency.
@@ -241,6 +245,8 @@ impl<'a> Places<'a> {
 struct Copies {
     /// By tensor: each back-end that has a copy, and the first of the copies.
     of: Vec<(Id, BackendId, Id)>,
+    /// The place of the node that each was made for.
+    made: Vec<usize>,
     each: u32,
 }
 
@@ -253,7 +259,7 @@ impl Copies {
 /// Cuts the graph where the back-end changes, or where new weights are copied to it, and makes each
 /// split read copies of what lies elsewhere.
 fn split(graph: &mut Graph, backends: &Backends, places: &mut Places, copies: u32) -> (Vec<Split>, Copies) {
-    let mut copied = Copies { of: Vec::new(), each: copies };
+    let mut copied = Copies { of: Vec::new(), made: Vec::new(), each: copies };
     let nodes = std::mem::take(&mut graph.nodes);
     let first = nodes.iter().find(|&&id| !graph.get(id).op.is_view());
     let first = first.and_then(|&id| places.get(id)).unwrap_or(backends.cpu());
@@ -285,6 +291,7 @@ fn split(graph: &mut Graph, backends: &Backends, places: &mut Places, copies: u3
                 let first = duplicate(graph, source, copies, copies > 1);
                 places.of.resize(graph.tensors.len(), Some(backend));
                 copied.of.push((source, backend, first));
+                copied.made.push(index);
                 first
             });
             graph.get_mut(id).sources[position] = copy;
@@ -323,7 +330,9 @@ fn collect(
     let mut scheduled = Scheduled {
         steps: Vec::with_capacity(graph.nodes.len() + 2 * inputs + 16),
         leafs: Vec::with_capacity(graph.leafs.len()),
+        begun: Vec::with_capacity(graph.begun.len()),
         kept: Vec::with_capacity(inputs),
+        splits: splits.len(),
     };
     let cpu = backends.cpu();
     if copies > 1 {
@@ -362,6 +371,9 @@ fn collect(
             }
         }
         for index in split.nodes.clone() {
+            let begins = graph.begun[scheduled.begun.len()..].iter().take_while(|&&begun| begun == index).count();
+            let staying = if copies > 1 { copied.made.partition_point(|&made| made < index) } else { 0 };
+            scheduled.begun.extend(std::iter::repeat_n((scheduled.steps.len(), staying), begins));
             let node = graph.nodes[index];
             scheduled.compute(node, places.get(node).unwrap_or(split.backend));
             let until = kept.iter().take_while(|kept| kept.until == index).count();

@@ -53,6 +53,9 @@ pub(super) enum Op {
     Cumsum,
     Diag,
     Div,
+    Dsv4HcComb,
+    Dsv4HcPost,
+    Dsv4HcPre,
     Dup,
     Exp,
     Fill,
@@ -197,24 +200,6 @@ pub(super) struct Tensor {
     visited: bool,
 }
 
-/// Stands for a tensor that a damaged file lacks, so that its graph can be built all the same.
-const MISSING: Tensor = Tensor {
-    op: Op::None,
-    kind: F32,
-    ne: [1; 4],
-    nb: [4; 4],
-    sources: [Id::NONE; SOURCES],
-    view_of: Id::NONE,
-    offset: 0,
-    home: Home::Graph,
-    detail: 0,
-    is_input: false,
-    is_output: false,
-    uses: 0,
-    is_dense: true,
-    visited: false,
-};
-
 impl Tensor {
     /// Returns a contiguous tensor without a source.
     #[inline]
@@ -341,6 +326,8 @@ pub(super) struct Graph {
     pub(super) pinned: Vec<(Id, BackendId)>,
     /// Operations that must run where their block is, or are switched off for the whole model.
     pub(super) fused: Vec<Fused>,
+    /// How many nodes there were as each block was entered, in order.
+    pub(super) begun: Vec<usize>,
     /// Whether it reads tensors of another model, which are only guessed.
     pub(super) borrows: bool,
 }
@@ -364,6 +351,25 @@ pub(super) enum FusedOp {
     HyperConnectionsComb,
     HyperConnectionsPost,
 }
+
+/// What stands for a tensor that a file should have and does not: llama.cpp refuses such a file, so
+/// any number will do.
+static MISSING: Tensor = Tensor {
+    op: Op::None,
+    kind: F32,
+    ne: [1; 4],
+    nb: [4; 4],
+    sources: [Id::NONE; SOURCES],
+    view_of: Id::NONE,
+    offset: 0,
+    home: Home::Graph,
+    detail: 0,
+    uses: 0,
+    is_input: false,
+    is_output: false,
+    is_dense: true,
+    visited: false,
+};
 
 impl Graph {
     /// Returns a tensor, one of a single element for [`Id::NONE`].

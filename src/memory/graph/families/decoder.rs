@@ -64,6 +64,8 @@ pub(super) struct Inputs {
 pub(super) struct Parts {
     /// What the block was given.
     pub(super) x: Id,
+    /// The same, with the rows that the last block leaves out.
+    pub(super) whole: Id,
     /// The same, normed.
     pub(super) normed: Id,
     /// What the first block was given.
@@ -99,10 +101,10 @@ impl Decoder {
                 x = g.add(x, more);
             }
             let normed = g.norm(self.norm, x, Role::AttnNorm);
-            let parts = Parts { x, normed, first, attended: Id::NONE };
+            let parts = Parts { x, whole: x, normed, first, attended: Id::NONE };
             let attended = (self.attention)(self, g, &inputs, parts);
-            let [x_kept, normed, first, attended] = g.keep_outputs(ids, [x, normed, first, attended]);
-            x = (self.join)(self, g, Parts { x: x_kept, normed, first, attended });
+            let [kept, normed, first, attended] = g.keep_outputs(ids, [x, normed, first, attended]);
+            x = (self.join)(self, g, Parts { x: kept, whole: x, normed, first, attended });
         }
         x
     }
@@ -177,7 +179,8 @@ impl Decoder {
     pub(super) fn network(&self, g: &mut Builder, normed: Id) -> Id {
         if g.has(Role::FfnGateInp) {
             let scale = g.float(Hyper::ExpertWeightsScale);
-            let fed = g.experts(normed, Experts { scales: scale != 0.0 && scale != 1.0, ..Experts::default() });
+            let scales = scale != 0.0 && (scale - 1.0).abs() > f32::EPSILON;
+            let fed = g.experts(normed, Experts { scales, ..Experts::default() });
             if !g.has(Role::FfnUpShexp) {
                 return fed;
             }

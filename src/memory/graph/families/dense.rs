@@ -6,7 +6,7 @@ use crate::memory::graph::feed_forward::{Activation, Norm};
 use crate::memory::graph::model::Builder;
 use crate::memory::graph::tensor::{F32, Id, Op};
 use crate::memory::hyper::Hyper;
-use crate::memory::tensor::{Role, Suffix};
+use crate::memory::tensor::Role;
 
 /// Returns what builds the graph of an architecture of this family.
 pub(super) fn of(architecture: &str) -> Option<Family> {
@@ -157,9 +157,9 @@ fn deci_attention(how: &Decoder, g: &mut Builder, inputs: &Inputs, parts: Parts)
 
 /// A block without a network drops what attention gave: `deci.cpp` leaves it at `continue`.
 fn deci_join(how: &Decoder, g: &mut Builder, parts: Parts) -> Id {
-    let Parts { x, attended, .. } = parts;
+    let Parts { x, whole, attended, .. } = parts;
     if !g.has(Role::FfnUp) {
-        return x;
+        return whole;
     }
     let sum = if attended == Id::NONE { x } else { g.add(attended, x) };
     let normed = g.norm(how.norm, sum, Role::FfnNorm);
@@ -172,7 +172,7 @@ fn bitnet(g: &mut Builder) {
     let x = g.embeddings();
     let x = LLAMA.blocks(g, x);
     let normed = g.output_norm(LLAMA.norm, x);
-    g.set_output(normed);
+    g.set_embedding(normed);
     let table = g.input_weight(Role::TokenEmbd);
     let logits = g.mul_mat(table, normed);
     g.finish(logits);
@@ -200,11 +200,11 @@ fn swin_attention(how: &Decoder, g: &mut Builder, inputs: &Inputs, parts: Parts)
     how.attend(g, inputs, parts.x)
 }
 
-/// Norms behind both halves.
+/// Norms behind both halves; the network reads what attention gave, not the sum (so `chameleon.cpp`).
 fn swin_join(how: &Decoder, g: &mut Builder, Parts { x, attended, .. }: Parts) -> Id {
     let attended = g.norm(how.norm, attended, Role::AttnNorm);
     let sum = g.add(attended, x);
-    let fed = how.network(g, sum);
+    let fed = how.network(g, attended);
     let fed = g.norm(how.norm, fed, Role::FfnNorm);
     g.add(fed, sum)
 }
@@ -222,7 +222,7 @@ fn llama_embed(g: &mut Builder) {
     let x = g.embeddings();
     let x = LLAMA.blocks(g, x);
     let normed = g.output_norm(LLAMA.norm, x);
-    g.finish(normed);
+    g.finish_embedding(normed);
 }
 
 /// Muse-glimmer: embeddings normed, rope in windowed blocks only, norms behind both halves, logits
@@ -234,9 +234,7 @@ fn muse_glimmer(g: &mut Builder) {
     let x = how.blocks(g, x);
     let mut logits = how.logits(g, x);
     if g.float(Hyper::FinalLogitSoftcapping) != 0.0 {
-        logits = g.scale(logits);
-        logits = g.unary(Op::Unary, logits);
-        logits = g.scale(logits);
+        logits = g.soft_cap(logits);
     }
     g.finish(logits);
 }
@@ -244,22 +242,15 @@ fn muse_glimmer(g: &mut Builder) {
 /// Attention, normed before the rows that are not put out are left out.
 fn muse_attention(how: &Decoder, g: &mut Builder, inputs: &Inputs, parts: Parts) -> Id {
     let attended = how.attend(g, inputs, parts.normed);
-    loose_norm(g, attended, Role::PostAttentionNorm)
+    g.loose_norm_if(how.norm, attended, Role::PostAttentionNorm)
 }
 
 fn muse_join(how: &Decoder, g: &mut Builder, Parts { x, attended, .. }: Parts) -> Id {
     let sum = g.add(attended, x);
     let normed = g.norm(how.norm, sum, Role::FfnNorm);
     let fed = how.network(g, normed);
-    let fed = loose_norm(g, fed, Role::PostFfwNorm);
+    let fed = g.loose_norm_if(how.norm, fed, Role::PostFfwNorm);
     g.add(fed, sum)
-}
-
-/// A norm that no rule pins to its block.
-fn loose_norm(g: &mut Builder, x: Id, role: Role) -> Id {
-    let normed = g.unary(Op::RmsNorm, x);
-    let weight = g.weight(role);
-    g.mul(normed, weight)
 }
 
 /// Talkie: no norm but that of queries has a weight, and each block adds the embeddings again.

@@ -47,11 +47,12 @@ fn eagle3(g: &mut Builder) {
         let residual = if g.number(Hyper::NormBeforeResidual) != 0 { normed } else { x };
         let both = g.concat(embedded, normed, 0);
         let heads = g.heads();
-        let mut qkv = [(Role::AttnQ, heads.q), (Role::AttnK, heads.kv), (Role::AttnV, heads.kv)].map(|(role, count)| {
-            let projected = g.project(role, both);
-            let width = if role == Role::AttnV { heads.v } else { heads.k };
-            g.reshape(projected, [width, count, tokens, 1])
-        });
+        let mut qkv =
+            [(Role::AttnQ, heads.q), (Role::AttnK, heads.kv), (Role::AttnV, heads.kv)].map(|(role, count)| {
+                let projected = g.project(role, both);
+                let width = if role == Role::AttnV { heads.v } else { heads.k };
+                g.reshape(projected, [width, count, tokens, 1])
+            });
         let factors = g.rope_factors();
         for id in &mut qkv[..2] {
             *id = g.rope(*id, positions, factors);
@@ -208,7 +209,8 @@ impl Convolution {
     }
 
     fn apply(self, g: &mut Builder, x: Id, side: u64) -> Id {
-        let (kernel, size) = (g.number(Hyper::ConvKernelSize).min(LARGEST_KERNEL), g.number(Hyper::ConvGroupSize).max(1));
+        let (kernel, size) =
+            (g.number(Hyper::ConvKernelSize).min(LARGEST_KERNEL), g.number(Hyper::ConvGroupSize).max(1));
         let (width, tokens, blocks) = (g.get(x).ne[0], g.tokens(), g.slots().max(1));
         let (groups, each) = (width / size, tokens / blocks);
         let values = g.reshape(x, [width, each, blocks, 1]);

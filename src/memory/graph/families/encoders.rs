@@ -234,13 +234,7 @@ fn pre_normed(g: &mut Builder, mut x: Id, factored: bool, network: fn(&mut Build
 }
 
 /// One such block. ModernBERT's first has no norm in front of attention.
-fn pre_normed_block(
-    g: &mut Builder,
-    x: Id,
-    inputs: &Inputs,
-    norm: Norm,
-    network: fn(&mut Builder, Id) -> Id,
-) -> Id {
+fn pre_normed_block(g: &mut Builder, x: Id, inputs: &Inputs, norm: Norm, network: fn(&mut Builder, Id) -> Id) -> Id {
     let normed = g.norm_if(norm, x, Role::AttnNorm);
     let Qkv { mut q, mut k, v } = g.qkv(normed);
     if let Some((positions, factored)) = inputs.turns {

@@ -63,12 +63,7 @@ fn gemma_embedding(g: &mut Builder) {
 }
 
 /// The blocks and the last norm.
-fn blocks(
-    g: &mut Builder,
-    mut x: Id,
-    input: &AttentionInput,
-    turn: fn(&mut Builder, Qkv, Id) -> Qkv,
-) -> Id {
+fn blocks(g: &mut Builder, mut x: Id, input: &AttentionInput, turn: fn(&mut Builder, Qkv, Id) -> Qkv) -> Id {
     let positions = g.positions();
     let ids = g.output_ids();
     for &block in g.blocks() {

@@ -76,11 +76,7 @@ fn k3(g: &mut Builder) {
         }
         let normed = g.norm(Norm::Rms, mixed, Role::AttnNorm);
         g.expand(normed);
-        let attended = if g.kind().recurrent {
-            g.kda(&state, normed, decay)
-        } else {
-            gated_latent(g, &input, normed)
-        };
+        let attended = if g.kind().recurrent { g.kda(&state, normed, decay) } else { gated_latent(g, &input, normed) };
         let residual = if banks { attended } else { g.add(x, attended) };
         let score = g.weight(Role::FfnResScore);
         let mixed = bank.mix(g, residual, score);
@@ -189,7 +185,7 @@ impl Bank {
             g.cont(part)
         });
         let width = g.embedding();
-        let mixed = g.other(Op::Other, [width, tokens, 1, 1], &[self.0, of_kept]);
+        let mixed = g.other(Op::Dsv4HcPre, [width, tokens, 1, 1], &[self.0, of_kept]);
         let own = g.mul(x, of_x);
         g.add(mixed, own)
     }

@@ -45,7 +45,7 @@ fn hrm_text(g: &mut Builder) {
         }
         let normed = g.norm(LLAMA.norm, x, Role::AttnNorm);
         let attended = LLAMA.attend(g, &inputs, normed);
-        x = LLAMA.in_turn(g, Parts { x, normed, first: x, attended });
+        x = LLAMA.in_turn(g, Parts { x, whole: x, normed, first: x, attended });
         if block % stack == stack - 1 {
             x = g.norm_with(LLAMA.norm, x, Id::NONE, Id::NONE);
             let is_high = (block / stack).checked_rem(low_cycles.saturating_add(1)) == Some(low_cycles);

@@ -87,7 +87,7 @@ fn describe(architecture: &str) -> Option<Decoder> {
         "dbrx" => Decoder { norm: Norm::Layer, ffn_norm: Role::AttnOutputNorm, ..USUAL },
         "deepseek" => Decoder { experts: |g| Experts { scales: scales(g), ..PLAIN }, ..USUAL },
         "bailingmoe" => Decoder { experts: |g| Experts { gating: Gating::Softmax, ..by_header(g) }, ..USUAL },
-        "afmoe" => Decoder { qkv: turned_three_of_four, experts: by_header, ..USUAL },
+        "afmoe" => Decoder { qkv: turned_but_for_some, experts: by_header, ..USUAL },
         "bailingmoe2" | "dots1" => Decoder { experts: by_header, ..USUAL },
         "exaone-moe" => Decoder { qkv: turned_in_windows, experts: by_header, ..USUAL },
         "glm4moe" => Decoder { ffn_norm: Role::PostAttentionNorm, experts: by_header, ..USUAL },
@@ -101,7 +101,7 @@ fn describe(architecture: &str) -> Option<Decoder> {
             ..USUAL
         },
         "smallthinker" => Decoder {
-            qkv: smallthinker,
+            qkv: turned_but_for_some,
             experts: |g| Experts { activation: Activation::Relu, normalises: true, scales: false, ..by_header(g) },
             ..USUAL
         },
@@ -215,10 +215,10 @@ fn turned_in_windows(g: &mut Builder, x: Id, inputs: &Inputs) -> Qkv {
     if g.kind().windowed { turn(g, qkv, inputs) } else { qkv }
 }
 
-/// As [`turned`], with rope in three blocks of four.
-fn turned_three_of_four(g: &mut Builder, x: Id, inputs: &Inputs) -> Qkv {
+/// As [`turned`], without rope in blocks that leave queries and keys unturned.
+fn turned_but_for_some(g: &mut Builder, x: Id, inputs: &Inputs) -> Qkv {
     let qkv = normed(g, x);
-    if (g.index() + 1).is_multiple_of(4) { qkv } else { turn(g, qkv, inputs) }
+    if g.kind().nope { qkv } else { turn(g, qkv, inputs) }
 }
 
 /// Rope, then norms of heads.
@@ -251,25 +251,16 @@ fn step35(g: &mut Builder, x: Id, inputs: &Inputs) -> Qkv {
     Qkv { q, k, v: qkv.v }
 }
 
-/// `SmallThinker`: no rope in the first of four blocks, where the model has windows.
-fn smallthinker(g: &mut Builder, x: Id, inputs: &Inputs) -> Qkv {
-    let qkv = g.qkv(x);
-    let skips = g.plan.structure.dimensions.window != 0 && g.index().is_multiple_of(4);
-    if skips { qkv } else { turn(g, qkv, inputs) }
-}
-
 /// Llama 4: in the last of four blocks queries are scaled by the position instead of turned; the
 /// others' queries and keys have norms without weights, but for Maverick, which llama.cpp tells by
 /// its experts.
 fn llama4(g: &mut Builder, x: Id, inputs: &Inputs) -> Qkv {
-    let structure = g.plan.structure;
-    let step = if structure.dimensions.window == 0 { structure.blocks.max(1) } else { 4 };
     let Qkv { q, k, v } = g.qkv(x);
-    if (g.index() + 1).is_multiple_of(step) {
+    if g.kind().nope {
         return Qkv { q: g.mul(q, inputs.temperatures), k, v };
     }
     let Qkv { q, k, v } = turn(g, Qkv { q, k, v }, inputs);
-    if structure.dimensions.experts == 128 {
+    if g.plan.structure.dimensions.experts == 128 {
         return Qkv { q, k, v };
     }
     Qkv { q: g.unary(Op::RmsNorm, q), k: g.unary(Op::RmsNorm, k), v }

@@ -66,7 +66,8 @@ fn mamba(g: &mut Builder, input: &StateInput, x: Id) -> Id {
     let zx = g.permute(zx, [0, 2, 1, 3]);
     let zx = g.cont_as(zx, [head.saturating_mul(2), heads, tokens, slots]);
     let Tensor { nb, .. } = *g.get(zx);
-    let [z, x] = [0, head.saturating_mul(nb[0])].map(|at| g.view(zx, [head, heads, tokens, slots], [nb[1], nb[2], nb[3]], at));
+    let [z, x] =
+        [0, head.saturating_mul(nb[0])].map(|at| g.view(zx, [head, heads, tokens, slots], [nb[1], nb[2], nb[3]], at));
     let x = g.cont_as(x, [inner, tokens, slots, 1]);
     let turned = g.transpose(x);
     let window = g.concat(before, turned, 0);
@@ -79,7 +80,8 @@ fn mamba(g: &mut Builder, input: &StateInput, x: Id) -> Id {
     let parts = g.project(Role::SsmX, x);
     let Tensor { nb, .. } = *g.get(parts);
     let rank = (g.embedding() / 16).max(64);
-    let shapes = [(state, 0, Role::SsmBNorm), (state, state, Role::SsmCNorm), (rank, state.saturating_mul(2), Role::SsmDtNorm)];
+    let shapes =
+        [(state, 0, Role::SsmBNorm), (state, state, Role::SsmCNorm), (rank, state.saturating_mul(2), Role::SsmDtNorm)];
     let [b, c, step] = shapes.map(|(width, at, norm)| {
         let part = g.view_3d(parts, [width, tokens, slots], [nb[1], nb[2]], at.saturating_mul(nb[0]));
         bare_norm(g, part, norm)

@@ -97,18 +97,14 @@ pub(super) fn gated_attention(g: &mut Builder, attended: &Attended, x: Id) -> Id
 }
 
 /// As [`gated_attention`] with attention itself given.
-pub(super) fn gated(
-    g: &mut Builder,
-    positions: Id,
-    x: Id,
-    attend: impl FnOnce(&mut Builder, Qkv) -> Id,
-) -> Id {
+pub(super) fn gated(g: &mut Builder, positions: Id, x: Id, attend: impl FnOnce(&mut Builder, Qkv) -> Id) -> Id {
     let (heads, tokens) = (g.heads(), g.tokens());
     let [both, k, v] = flat(g, x);
     let size = g.get(both).nb[0];
     let head = heads.k.saturating_mul(2).saturating_mul(size);
     let strides = [head, head.saturating_mul(heads.q)];
-    let [q, gate] = [0, heads.k.saturating_mul(size)].map(|at| g.view_3d(both, [heads.k, heads.q, tokens], strides, at));
+    let [q, gate] =
+        [0, heads.k.saturating_mul(size)].map(|at| g.view_3d(both, [heads.k, heads.q, tokens], strides, at));
     let q = g.norm(Norm::Rms, q, Role::AttnQNorm);
     let k = g.reshape(k, [heads.k, heads.kv, tokens, 1]);
     let k = g.norm(Norm::Rms, k, Role::AttnKNorm);
@@ -189,9 +185,8 @@ fn next_linear(g: &mut Builder, input: &StateInput, x: Id) -> Id {
     let both = g.project(Role::SsmBa, x);
     let both = g.reshape(both, [each.saturating_mul(2), sizes.groups, tokens, slots]);
     let Tensor { nb, .. } = *g.get(both);
-    let [beta, alpha] = [0, each].map(|at| {
-        g.view(both, [each, sizes.groups, tokens, slots], [nb[1], nb[2], nb[3]], at.saturating_mul(nb[0]))
-    });
+    let [beta, alpha] = [0, each]
+        .map(|at| g.view(both, [each, sizes.groups, tokens, slots], [nb[1], nb[2], nb[3]], at.saturating_mul(nb[0])));
     let beta = g.cont(beta);
     let beta = g.unary(Op::Sigmoid, beta);
     let alpha = g.cont_as(alpha, [sizes.heads, tokens, slots, 1]);

@@ -24,18 +24,23 @@ pub(super) fn of(architecture: &str) -> Option<Family> {
 /// RWKV 6.
 fn rwkv6(g: &mut Builder) {
     let every = g.number(Hyper::RescaleEveryNLayers);
-    whole(g, |g, state, x, before, _| time_mix_6(g, state, x, before), |g, ids, [mixed, fed, normed, before]| {
-        let [_, residual, normed, before] = g.keep_outputs(ids, [mixed, fed, normed, before]);
-        let step = g.binary(Op::Sub, before, normed);
-        let [key, receptance] = [Role::ChannelMixLerpK, Role::ChannelMixLerpR].map(|role| blend(g, step, role, normed));
-        let open = g.project(Role::ChannelMixReceptance, receptance);
-        let open = g.unary(Op::Sigmoid, open);
-        let value = channel_value(g, key);
-        let mixed = g.mul(open, value);
-        let mixed = g.add(mixed, residual);
-        let rescales = every != 0 && u64::from(g.index()).saturating_add(1).is_multiple_of(every);
-        if rescales { g.scale(mixed) } else { mixed }
-    });
+    whole(
+        g,
+        |g, state, x, before, _| time_mix_6(g, state, x, before),
+        |g, ids, [mixed, fed, normed, before]| {
+            let [_, residual, normed, before] = g.keep_outputs(ids, [mixed, fed, normed, before]);
+            let step = g.binary(Op::Sub, before, normed);
+            let [key, receptance] =
+                [Role::ChannelMixLerpK, Role::ChannelMixLerpR].map(|role| blend(g, step, role, normed));
+            let open = g.project(Role::ChannelMixReceptance, receptance);
+            let open = g.unary(Op::Sigmoid, open);
+            let value = channel_value(g, key);
+            let mixed = g.mul(open, value);
+            let mixed = g.add(mixed, residual);
+            let rescales = every != 0 && u64::from(g.index()).saturating_add(1).is_multiple_of(every);
+            if rescales { g.scale(mixed) } else { mixed }
+        },
+    );
 }
 
 /// RWKV 7: no receptance in the channel mix, and the values of the first block flow into all others.
@@ -93,7 +98,8 @@ fn whole(g: &mut Builder, time_mix: TimeMix, channels: impl Fn(&mut Builder, Id,
         let residual = g.by_sequence(x);
         let shift = load_shift(g, &state);
         let Tensor { ne, nb, .. } = *g.get(shift);
-        let [time, channel] = [0, ne[0].saturating_mul(nb[0])].map(|at| g.view_3d(shift, [ne[0], 1, ne[2]], [nb[1], nb[2]], at));
+        let [time, channel] =
+            [0, ne[0].saturating_mul(nb[0])].map(|at| g.view_3d(shift, [ne[0], 1, ne[2]], [nb[1], nb[2]], at));
         let normed = g.norm(Norm::Layer, residual, Role::AttnNorm);
         let before = shifted(g, time, normed);
         let mixed = time_mix(g, &state, normed, before, &mut first);
@@ -236,8 +242,9 @@ fn time_mix_6(g: &mut Builder, input: &StateInput, x: Id, before: Id) -> Id {
     let step = heads.flat(g, step);
     let x = heads.flat(g, x);
     let [decay, key, value, receptance, gate] = five_blends(g, heads, step, x);
-    let [mut r, mut k, mut v] = [(Role::TimeMixReceptance, receptance), (Role::TimeMixKey, key), (Role::TimeMixValue, value)]
-        .map(|(role, x)| g.project_biased(role, x));
+    let [mut r, mut k, mut v] =
+        [(Role::TimeMixReceptance, receptance), (Role::TimeMixKey, key), (Role::TimeMixValue, value)]
+            .map(|(role, x)| g.project_biased(role, x));
     let gate = g.project(Role::TimeMixGate, gate);
     let gate = g.unary(if is_gated { Op::Sigmoid } else { Op::Silu }, gate);
     let shared = u64::from(g.kind().heads_kv);
@@ -296,8 +303,7 @@ fn five_blends(g: &mut Builder, heads: Heads, step: Id, x: Id) -> [Id; 5] {
         let all = g.add(all, x);
         return [0, 1, 2, 3, 4].map(|number| heads.part(g, all, number));
     }
-    let roles =
-        [Role::TimeMixLerpW, Role::TimeMixLerpK, Role::TimeMixLerpV, Role::TimeMixLerpR, Role::TimeMixLerpG];
+    let roles = [Role::TimeMixLerpW, Role::TimeMixLerpK, Role::TimeMixLerpV, Role::TimeMixLerpR, Role::TimeMixLerpG];
     let mut number = 0;
     roles.map(|role| {
         let part = heads.part(g, all, number);
