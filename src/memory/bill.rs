@@ -6,7 +6,7 @@ use super::cache::{kv_cache, recurrent_state};
 use super::graph;
 use super::place::{Device, Places};
 use super::sizes::Sizes;
-use super::weights::weights;
+use super::weights::{repacking, weights};
 use super::{Backend, Devices, EngineProfile, FlashAttention, Overhead, Projector, Settings, Structure};
 use crate::units::Bytes;
 
@@ -128,7 +128,14 @@ pub fn bill(
     let state_basis = if settings.mtp { Basis::Formula } else { Basis::Exact };
     lines.spread(Part::RecurrentState, state_basis, &state.gpus, state.host);
 
-    let computed = graph::compute(&graph::Load { structure, settings, places: &places, sizes: &sizes, backend });
+    let computed = graph::compute(&graph::Load {
+        structure,
+        settings,
+        places: &places,
+        sizes: &sizes,
+        backend,
+        repacks: repacking(backend, profile, &places),
+    });
     lines.spread(Part::Compute, computed.basis, &computed.buffers.gpus, computed.buffers.host);
     lines.add(Pool::Host, Part::Output, Basis::Exact, output(structure, settings, &sizes));
 

@@ -169,7 +169,7 @@ impl Weights {
 
 /// Returns the CPU whose repacked layouts are used. A back-end with pinned host memory keeps host
 /// weights there as they are (`make_cpu_buft_list`); Metal has none, and always an Arm beside it.
-fn repacking(backend: Backend, profile: &EngineProfile, places: &Places) -> Option<Cpu> {
+pub(super) fn repacking(backend: Backend, profile: &EngineProfile, places: &Places) -> Option<Cpu> {
     if !profile.cpu_repack {
         return None;
     }

@@ -3,6 +3,7 @@
 use super::cuda::{has_whole_rows, source};
 use super::tensor::{F16, F32, Graph, I32, I64, Id, Op, Tensor};
 use crate::gguf::TensorType;
+use crate::memory::tensor::Cpu;
 use crate::units::Bytes;
 
 const BF16: TensorType = TensorType::BF16;
@@ -51,6 +52,9 @@ pub(super) fn supports(graph: &Graph, id: Id) -> bool {
         Op::Roll => a.is_contiguous(),
         Op::GatedDeltaNet => source(graph, tensor, 2).is_none_or(|v| v.ne[0].is_multiple_of(32)),
         Op::LightningIndexer => q_is_indexed(a, b),
+        // Four streams make 24 numbers a token.
+        Op::Dsv4HcComb => a.ne[0] == 24,
+        Op::Dsv4HcPost => b.ne[1] == 4,
         Op::FlashAttnExt => flash_attention(graph, tensor),
         Op::GatedLinearAttn => false,
         _ => true,
@@ -159,10 +163,14 @@ fn attention_bytes(graph: &Graph, tensor: &Tensor) -> u64 {
 /// Returns whether Metal takes an operation on weights in host memory
 /// (`ggml_backend_metal_device_offload_op`): the products of experts only, for Accelerate is asked
 /// before and takes every other product that is worth it (`ggml_backend_blas_device_supports_op`).
-pub(super) fn offloads(graph: &Graph, id: Id, least: u64) -> bool {
+/// Experts laid out for the CPU stay there.
+pub(super) fn offloads(graph: &Graph, id: Id, least: u64, cpu: Option<Cpu>) -> bool {
     let tensor = graph.get(id);
     match tensor.op {
-        Op::MulMatId => tensor.ne[2] >= least,
+        Op::MulMatId => {
+            let is_repacked = |weight: &Tensor| cpu.is_some_and(|cpu| cpu.repacks(weight.kind, weight.ne[1]));
+            tensor.ne[2] >= least && !source(graph, tensor, 0).is_some_and(is_repacked)
+        }
         Op::MulMat => {
             let b = source(graph, tensor, 1);
             let small = tensor.ne[0] < 32 || b.is_none_or(|b| b.ne[0] < 32 || !b.is_contiguous() || b.kind != F32);

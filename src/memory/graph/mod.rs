@@ -43,6 +43,7 @@ mod pooling;
 pub(super) mod projectors;
 mod recurrent;
 mod reduce;
+mod room;
 mod schedule;
 mod tensor;
 mod usable;
@@ -62,6 +63,7 @@ use super::hyper::Hyper;
 use super::place::{Device, Places};
 use super::sizes::Sizes;
 use super::structure::Structure;
+use super::tensor::Cpu;
 use super::{Backend, Basis, FlashAttention, Settings};
 use crate::units::Bytes;
 
@@ -81,6 +83,8 @@ pub(super) struct Load<'a> {
     pub(super) places: &'a Places,
     pub(super) sizes: &'a Sizes,
     pub(super) backend: Backend,
+    /// The CPU that weights in host memory are laid out for.
+    pub(super) repacks: Option<Cpu>,
 }
 
 /// What the graph of a load needs.
@@ -99,7 +103,7 @@ pub(super) struct Computed {
 pub(super) fn compute(load: &Load) -> Computed {
     let known = families::of(&load.structure.architecture);
     let family = known.unwrap_or(families::UNKNOWN);
-    let backends = Backends::new(load.backend, load.places.gpus());
+    let backends = Backends::new(load.backend, load.places.gpus()).repacking(load.repacks);
     let mut selection = Selection::new(load);
     let mut uses = None;
     loop {

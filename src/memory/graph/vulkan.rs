@@ -4,6 +4,7 @@
 //! lower in fact moves an operation to the CPU, and its memory with it.
 
 use super::cuda::{has_whole_rows, joins, source};
+use super::ops::EXACT_INPUT;
 use super::tensor::{F16, F32, Graph, I32, I64, Id, Op, Tensor, element_bytes};
 use crate::gguf::TensorType;
 
@@ -32,6 +33,7 @@ pub(super) fn supports(graph: &Graph, id: Id) -> bool {
     }
     let is_float = |kind| matches!(kind, F32 | F16);
     match tensor.op {
+        Op::MulMatId if tensor.detail == EXACT_INPUT => false,
         Op::MulMat | Op::MulMatId => multiplies(graph, tensor, a, b),
         Op::Add | Op::Sub | Op::Mul | Op::Div => [a.kind, b.kind, tensor.kind].into_iter().all(is_float),
         op if op.is_unary() => is_float(a.kind),
@@ -54,6 +56,9 @@ pub(super) fn supports(graph: &Graph, id: Id) -> bool {
         Op::GatedDeltaNet => source(graph, tensor, 2).is_some_and(|v| matches!(v.ne[0], 16 | 32 | 64 | 128)),
         Op::SsmScan => scans(graph, tensor, a),
         Op::LightningIndexer => a.ne[0] == 128 && attends(b.kind),
+        // The shaders take four streams.
+        Op::Dsv4HcPre => a.ne[1] == 4,
+        Op::Dsv4HcPost => b.ne[1] == 4,
         Op::FlashAttnExt => flash_attention(graph, tensor),
         _ => true,
     }

@@ -180,7 +180,7 @@ impl Bank {
             g.cont(part)
         });
         let width = g.embedding();
-        let mixed = g.other(Op::Other, [width, tokens, 1, 1], &[self.0, of_kept]);
+        let mixed = g.other(Op::Dsv4HcPre, [width, tokens, 1, 1], &[self.0, of_kept]);
         let own = g.mul(x, of_x);
         g.add(mixed, own)
     }

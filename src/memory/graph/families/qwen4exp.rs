@@ -104,7 +104,7 @@ fn mix(g: &mut Builder, x: Id, with: Mixing) -> (Id, Id) {
     let gate = g.mul_mat(up, narrow);
     let mixed = if g.block.is_some() && g.plan.uses.hyper_connections_pre {
         let [flat, gate] = [flat, gate].map(|part| g.reshape(part, [width, streams, tokens, 1]));
-        let mixed = g.other(Op::Other, [width, tokens, 1, 1], &[flat, gate]);
+        let mixed = g.other(Op::Dsv4HcPre, [width, tokens, 1, 1], &[flat, gate]);
         g.note_fused(FusedOp::HyperConnectionsPre, mixed);
         mixed
     } else {
@@ -141,7 +141,7 @@ fn combine(g: &mut Builder, x: Id, result: Id, inject: Id) -> Id {
     let weights = g.unary(Op::Sigmoid, weights);
     let weights = g.scale(weights);
     if g.plan.uses.hyper_connections_post {
-        let joined = g.other(Op::Other, shape, &[result, x, weights]);
+        let joined = g.other(Op::Dsv4HcPost, shape, &[result, x, weights]);
         g.note_fused(FusedOp::HyperConnectionsPost, joined);
         return joined;
     }
