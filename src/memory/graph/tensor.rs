@@ -194,6 +194,23 @@ pub(super) struct Tensor {
     visited: bool,
 }
 
+/// Stands for [`Id::NONE`].
+const MISSING: Tensor = Tensor {
+    op: Op::None,
+    kind: F32,
+    ne: [0; 4],
+    nb: [4, 0, 0, 0],
+    sources: [Id::NONE; SOURCES],
+    view_of: Id::NONE,
+    offset: 0,
+    home: Home::Graph,
+    detail: 0,
+    is_input: false,
+    is_output: false,
+    uses: 0,
+    visited: false,
+};
+
 impl Tensor {
     /// Returns a contiguous tensor without a source.
     pub(super) fn new(kind: TensorType, ne: [u64; 4]) -> Tensor {
@@ -324,9 +341,9 @@ pub(super) enum FusedOp {
 }
 
 impl Graph {
-    /// Returns a tensor.
+    /// Returns a tensor, an empty one where a file lacks what its architecture needs.
     pub(super) fn get(&self, id: Id) -> &Tensor {
-        &self.tensors[id.index()]
+        self.tensors.get(id.index()).unwrap_or(&MISSING)
     }
 
     /// Changes a tensor.
@@ -344,6 +361,9 @@ impl Graph {
     /// Adds what a tensor depends on, and itself, to the nodes (`ggml_build_forward_expand`): what
     /// was visited before stays where it is.
     pub(super) fn expand(&mut self, id: Id) {
+        if id == Id::NONE {
+            return;
+        }
         if std::mem::replace(&mut self.get_mut(id).visited, true) {
             return;
         }
