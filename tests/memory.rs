@@ -58,6 +58,7 @@ fn billed(case: &Json, structures: &BTreeMap<String, Structure>) -> Bill {
     let gpu = |gpu: &Json| Gpu {
         name: gpu["name"].as_str().unwrap().into(),
         memory: Bytes(gpu["memory_bytes"].as_u64().unwrap()),
+        overhead: None,
     };
     let gpus: Vec<Gpu> = case["gpus"].as_array().unwrap().iter().map(gpu).collect();
     let backend = if gpus.is_empty() { Backend::None } else { Backend::Cuda };
@@ -137,7 +138,7 @@ fn one_gpu() -> Devices {
 }
 
 fn gpus(backend: Backend, count: usize) -> Devices {
-    let gpu = |index: usize| Gpu { name: format!("GPU{index}"), memory: Bytes::GIB.saturating_mul(24) };
+    let gpu = |index: usize| Gpu { name: format!("GPU{index}"), memory: Bytes::GIB.saturating_mul(24), overhead: None };
     Devices { backend, gpus: (0..count).map(gpu).collect() }
 }
 
@@ -438,7 +439,10 @@ fn backends() -> impl Strategy<Value = Devices> {
     let kinds = vec![Backend::None, Backend::Cuda, Backend::Rocm, Backend::Vulkan, Backend::Metal];
     (prop::sample::select(kinds), prop::collection::vec(any::<u64>(), 0..4)).prop_map(|(backend, memory)| Devices {
         backend,
-        gpus: memory.into_iter().map(|bytes| Gpu { name: "GPU".into(), memory: Bytes(bytes) }).collect(),
+        gpus: memory
+            .into_iter()
+            .map(|bytes| Gpu { name: "GPU".into(), memory: Bytes(bytes), overhead: None })
+            .collect(),
     })
 }
 

@@ -49,6 +49,7 @@ pub(super) enum Op {
     Cont,
     Conv1d,
     Conv2d,
+    Conv2dDw,
     Cpy,
     Cumsum,
     Diag,
@@ -312,7 +313,7 @@ pub(super) fn row_bytes(kind: TensorType, elements: u64) -> u64 {
 }
 
 /// A graph as llama.cpp builds it: all tensors, and the nodes in the order they are computed.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Graph {
     pub(super) tensors: Vec<Tensor>,
     /// What is computed, in order.
@@ -412,6 +413,33 @@ impl Graph {
             nodes: Vec::with_capacity(40 * blocks + 32),
             leafs: Vec::with_capacity(16 * blocks + 16),
             ..Graph::default()
+        }
+    }
+
+    /// As [`Graph::expand`] for graphs that are deeper than a thread's stack: what is under way is
+    /// kept in a list.
+    pub(super) fn expand_deep(&mut self, id: Id) {
+        let mut under_way = Vec::new();
+        if id != Id::NONE && !std::mem::replace(&mut self.get_mut(id).visited, true) {
+            under_way.push((id, 0));
+        }
+        while let Some((id, next)) = under_way.last_mut() {
+            let id = *id;
+            let source = self.get(id).sources.get(*next).copied().unwrap_or(Id::NONE);
+            if source != Id::NONE {
+                *next += 1;
+                self.get_mut(source).uses += 1;
+                if !std::mem::replace(&mut self.get_mut(source).visited, true) {
+                    under_way.push((source, 0));
+                }
+                continue;
+            }
+            under_way.pop();
+            if self.get(id).op == Op::None {
+                self.leafs.push(id);
+            } else {
+                self.nodes.push(id);
+            }
         }
     }
 }
