@@ -116,6 +116,9 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
     if architecture == "graniteswitch" {
         add_router(&mut structure);
     }
+    if let Some(width) = architecture::put_out(&structure) {
+        structure.dimensions.embedding_out = width;
+    }
     if architecture == "nanbeige" {
         unroll(&mut structure, keys.number("num_loops").unwrap_or(1));
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use fitwatch::gguf::{Header, Metadata, Tensor, TensorType, Value};
 use fitwatch::memory::{
     Backend, Basis, Bill, CacheType, Devices, EngineProfile, FlashAttention, Gpu, GpuLayers, Kind, LogitRows, Part,
-    Pool, Projector, Settings, Structure, StructureError, bill,
+    Pool, Projector, ProjectorBuffers, Settings, Structure, StructureError, bill,
 };
 use fitwatch::units::Bytes;
 use proptest::prelude::*;
@@ -100,8 +100,18 @@ fn an_encoder_has_no_cache_and_is_an_embedding_model() {
 #[test]
 fn a_projector_goes_with_the_first_gpu() {
     let llama = structure("llama-3.1-8b-Q4_K_M");
-    let projector =
-        Projector { projector_type: None, weights: Bytes(5), compute: Bytes(7), notes: vec!["a guess".into()] };
+    let projector = Projector {
+        projector_type: None,
+        weights: Bytes(5),
+        buffers: vec![ProjectorBuffers {
+            backend: Backend::Cuda,
+            flash_attention: FlashAttention::Auto,
+            device: Bytes(7),
+            host: Bytes(3),
+        }],
+        basis: Basis::Guess,
+        notes: vec!["a guess".into()],
+    };
     let bill = bill(&llama, Some(&projector), &Settings::default(), &gpus(Backend::Cuda, 2), &EngineProfile::server());
     assert_eq!(sum(&bill, Pool::Gpu(0), &[Part::Projector, Part::ProjectorCompute]), 12);
     assert!(bill.assumptions.contains(&"a guess".to_owned()));

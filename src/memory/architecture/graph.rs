@@ -227,3 +227,17 @@ pub(in crate::memory) fn goes_by_number(structure: &Structure) -> bool {
                 | "dflash"
         )
 }
+
+/// Returns the width of what is put out as an embedding where the architecture decides it
+/// (`n_embd_out_impl`).
+pub(in crate::memory) fn put_out(structure: &Structure) -> Option<u32> {
+    match structure.architecture.as_str() {
+        // One score a token.
+        "clef" => Some(1),
+        "qwen4exp" => {
+            let streams = structure.hyper.number(Hyper::HyperConnections);
+            Some(structure.dimensions.embedding.saturating_mul(streams))
+        }
+        _ => None,
+    }
+}

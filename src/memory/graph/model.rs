@@ -301,6 +301,7 @@ impl<'a> Builder<'a> {
     pub(super) fn foreign_table(&mut self, width: u64) -> Id {
         let mut table = Tensor::new(F32, [width, 1, 1, 1]);
         table.home = Home::Weights(self.plan.backends.cpu());
+        self.graph.borrows = true;
         self.graph.push(table)
     }
 

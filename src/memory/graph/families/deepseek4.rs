@@ -220,8 +220,10 @@ fn project_groups(g: &mut Builder, attended: Id, positions: Id) -> Id {
     let weight = g.weight(Role::AttnOutputA);
     // Stored flat, loaded group by group (`TENSOR_ALLOW_RESHAPE`).
     let shaped = Tensor::new(g.get(weight).kind, [width, rank, groups, 1]);
-    let tensor = g.get_mut(weight);
-    (tensor.ne, tensor.nb) = (shaped.ne, shaped.nb);
+    if weight != Id::NONE {
+        let tensor = g.get_mut(weight);
+        (tensor.ne, tensor.nb) = (shaped.ne, shaped.nb);
+    }
     let x = g.mul_mat(weight, x);
     let x = g.permute(x, [0, 2, 1, 3]);
     let x = g.cont_as(x, [rank.saturating_mul(groups), tokens, 1, 1]);
