@@ -71,8 +71,7 @@ fn billed() -> Vec<Billed> {
         let family = family(structure);
         let is_projector = family == PROJECTORS;
         let placement = placement(&case, structure);
-        let billed =
-            if is_projector { case.billed_projector(&headers[&case.header]) } else { case.billed(structure) };
+        let billed = if is_projector { case.billed_projector(&headers[&case.header]) } else { case.billed(structure) };
         // Every projector has the same architecture, so its type tells more.
         let architecture = if is_projector { case.header.clone() } else { structure.architecture.clone() };
         Billed { truth: case.devices.clone(), case, architecture, family, placement, billed }

@@ -89,7 +89,8 @@ fn value(kept: &Json) -> Value {
             (None, None) => Value::Float(float(kept)),
         },
         Json::Array(elements) => {
-            let number = |element: &Json| element.as_bool().map_or_else(|| float(element), |flag| f64::from(u8::from(flag)));
+            let number =
+                |element: &Json| element.as_bool().map_or_else(|| float(element), |flag| f64::from(u8::from(flag)));
             Value::Numbers(elements.iter().map(number).collect())
         }
         Json::Object(_) | Json::Null => Value::Skipped(kept["skipped"].as_u64().unwrap()),
