@@ -303,6 +303,8 @@ fn dimensions(
         embedding_out: match architecture {
             _ if decides => 3,
             "wavtokenizer-dec" => keys.number("embedding_length").unwrap_or(embedding),
+            // All residual streams.
+            "deepseek4" | "qwen4exp" => keys.number("hyper_connection.count").unwrap_or(1).saturating_mul(embedding),
             _ => keys.number("embedding_length_out").unwrap_or(embedding),
         },
         vocabulary: tokens

@@ -21,6 +21,7 @@ mod minimax01;
 mod minimax_m3;
 mod moe;
 mod moe_apart;
+mod mtp;
 mod plamo2;
 mod qwen4exp;
 mod qwen_next;
@@ -76,4 +77,9 @@ pub(super) const UNKNOWN: Family = |g| decoder::LLAMA.build(g);
 /// Returns what builds the graph of an architecture.
 pub(super) fn of(architecture: &str) -> Option<Family> {
     TABLES.iter().find_map(|of| of(architecture))
+}
+
+/// Returns what builds the graph that an architecture drafts with.
+pub(super) fn drafting(architecture: &str) -> Option<Family> {
+    mtp::of(architecture)
 }
