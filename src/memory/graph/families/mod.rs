@@ -11,6 +11,7 @@ mod drafters;
 mod encoders;
 mod gemma;
 mod gemma3n;
+mod glm5_next;
 mod granite_switch;
 mod hy_v4;
 mod kimi;
@@ -55,6 +56,7 @@ const TABLES: &[fn(&str) -> Option<Family>] = &[
     sparse::of,
     deepseek4::of,
     dots3note::of,
+    glm5_next::of,
     granite_switch::of,
     hy_v4::of,
     minimax01::of,
