@@ -62,6 +62,7 @@ struct Case {
     flash_attn: String,
     n_outputs_max: u32,
     embeddings: bool,
+    mtp: u32,
     on_gpu: bool,
     image_max_tokens: u32,
 }
@@ -94,6 +95,7 @@ impl Default for Case {
             flash_attn: "auto".into(),
             n_outputs_max: 0,
             embeddings: false,
+            mtp: 0,
             on_gpu: true,
             image_max_tokens: 0,
         }
@@ -155,7 +157,7 @@ fn settings(case: &Case) -> Result<Settings, String> {
         // The tables count allocated weights; mapped ones are the same bytes.
         mmap: false,
         embeddings: case.embeddings,
-        mtp: false,
+        mtp: case.mtp != 0,
     })
 }
 

@@ -11,6 +11,7 @@ mod buffer;
 mod cache;
 mod compressed;
 mod devices;
+mod draft;
 mod flash;
 mod graph;
 mod hyper;

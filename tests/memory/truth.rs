@@ -42,6 +42,7 @@ pub(crate) fn cases() -> Vec<Case> {
 
 /// A header as `sample.py` writes it.
 #[derive(Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the keys of the sample")]
 struct File {
     name: String,
     architecture: String,

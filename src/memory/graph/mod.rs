@@ -58,6 +58,7 @@ use self::model::{Builder, Plan, Uses};
 use self::reduce::Selection;
 use self::tensor::{FusedOp, Graph};
 use super::cache::Spread;
+use super::draft::Draft;
 use super::flash::wished;
 use super::hyper::Hyper;
 use super::place::{Device, Places};
@@ -99,39 +100,73 @@ pub(super) struct Computed {
     pub(super) basis: Basis,
 }
 
-/// Returns what the graph of a load needs.
-pub(super) fn compute(load: &Load) -> Computed {
+/// Returns what the graph of a load needs, with that of the context that drafts where there is one.
+pub(super) fn compute(load: &Load, draft: Option<&Draft>) -> Computed {
     let known = families::of(&load.structure.architecture);
     let family = known.unwrap_or(families::UNKNOWN);
+    let (mut buffers, uses, borrows) = reserve(load, family, Selection::new(load), None);
+    if known.is_none() {
+        buffers.grow_by(GUESSED);
+    }
+    if let Some(draft) = draft {
+        // Once drafts start from the hidden states of all tokens, those are put out.
+        let (shown, ..) = reserve(load, family, Selection::new(load), Some(uses));
+        buffers.grow(&shown);
+        buffers.add_all(&drafted(load, draft));
+    }
+    let basis = match known {
+        None => Basis::Guess,
+        Some(_) if borrows || draft.is_some() => Basis::Formula,
+        Some(_) => Basis::Exact,
+    };
+    Computed { buffers, flash_attention: uses.flash_attention, basis }
+}
+
+/// Returns what the context that drafts needs: the most of its MTP blocks, of which it runs one at a
+/// time.
+fn drafted(load: &Load, draft: &Draft) -> Spread {
+    let Load { structure, places, .. } = *load;
+    let mut most = Spread::new(places.gpus());
+    let Some(family) = families::drafting(&structure.architecture) else { return most };
+    let load = Load { settings: &draft.settings, sizes: &draft.sizes, ..*load };
+    let mut known = Vec::new();
+    for (block, kind) in (0u32..).zip(structure.block_kinds()).filter(|(_, kind)| kind.mtp) {
+        let what = (kind, places.layer(block), block < load.settings.cpu_moe);
+        if !known.contains(&what) {
+            known.push(what);
+            most.grow(&reserve(&load, family, Selection::of(vec![block]), None).0);
+        }
+    }
+    most
+}
+
+/// Returns the buffers of a family's worst graph, which of the operations that are tried are in use, and
+/// whether the graph reads what is only guessed. Where the operations are known already, it is the graph
+/// that puts out the hidden states.
+fn reserve(
+    load: &Load,
+    family: families::Family,
+    mut selection: Selection,
+    known: Option<Uses>,
+) -> (Spread, Uses, bool) {
     let backends = Backends::new(load.backend, load.places.gpus()).repacking(load.repacks);
-    let mut selection = Selection::new(load);
-    let mut uses = None;
+    let mut uses = known;
     loop {
         let blocks = selection.blocks();
-        let worst = Worst { load, family, backends, blocks: &blocks };
+        let worst = Worst { load, family, backends, blocks: &blocks, shows_states: known.is_some() };
         let (uses, graph) = match uses {
             None => {
                 let (found, graph) = worst.try_operations();
-                (uses.insert(found), graph)
+                (*uses.insert(found), graph)
             }
-            Some(ref mut uses) => {
-                let graph = worst.build(load.sizes.tokens, load.sizes.rows, *uses);
-                (uses, graph)
-            }
+            Some(uses) => (uses, worst.build(load.sizes.tokens, load.sizes.rows, uses)),
         };
         let (room, borrows) = worst.allocate(graph);
         if selection.suffices(&room.begun) {
-            let margin =
-                |bytes: u64| Bytes(if known.is_some() { bytes } else { bytes.saturating_add(bytes / GUESSED) });
-            let mut bytes = room.bytes.into_iter().map(margin);
+            let mut bytes = room.bytes.into_iter().map(Bytes);
             let gpus = bytes.by_ref().take(load.places.gpus()).collect();
             let host = bytes.next().unwrap_or_default();
-            let basis = match known {
-                None => Basis::Guess,
-                Some(_) if borrows => Basis::Formula,
-                Some(_) => Basis::Exact,
-            };
-            return Computed { buffers: Spread { gpus, host }, flash_attention: uses.flash_attention, basis };
+            return (Spread { gpus, host }, uses, borrows);
         }
     }
 }
@@ -142,6 +177,7 @@ struct Worst<'a> {
     family: families::Family,
     backends: Backends,
     blocks: &'a [u32],
+    shows_states: bool,
 }
 
 impl Worst<'_> {
@@ -161,6 +197,7 @@ impl Worst<'_> {
             slots,
             outputs,
             uses,
+            shows_states: self.shows_states,
         });
         (self.family)(&mut builder);
         builder.pool();

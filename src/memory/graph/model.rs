@@ -32,6 +32,9 @@ pub(super) struct Plan<'a> {
     pub(super) outputs: u64,
     /// Which of the operations that llama.cpp tries are in use.
     pub(super) uses: Uses,
+    /// Whether the hidden states of all tokens are put out, for drafts to start from
+    /// (`embeddings_nextn`).
+    pub(super) shows_states: bool,
 }
 
 /// The operations that llama.cpp tries before it uses them (`resolve_fused_ops`).
@@ -74,6 +77,8 @@ pub(super) struct Builder<'a> {
     pub(super) ids: Id,
     /// What is put out as embedding (`t_embd`), once it is known.
     pub(super) embedding: Id,
+    /// The numbers of the rows that are kept behind the last norm only, once they are known.
+    kept_later: Id,
     weights: Vec<Known<WeightKey>>,
     caches: Vec<Known<(u32, Cache)>>,
 }
@@ -133,6 +138,7 @@ impl<'a> Builder<'a> {
             given: Id::NONE,
             ids: Id::NONE,
             embedding: Id::NONE,
+            kept_later: Id::NONE,
             weights: Vec::new(),
             caches: Vec::new(),
         }
@@ -412,7 +418,8 @@ impl<'a> Builder<'a> {
             Cache::Compressed(part) | Cache::Scores(part) => {
                 let [width, rows] = compressed::shape(structure, &kind, sizes, part).unwrap_or_default();
                 let kind = if part.is_state() { F32 } else { settings.cache_type_k.tensor_type() };
-                (kind, [width, rows, sizes.slots, 1])
+                let planes = if part.is_state() { crate::memory::cache::snapshots(structure, settings) } else { 1 };
+                (kind, [width, rows, sizes.slots.saturating_mul(planes), 1])
             }
         }
     }
@@ -507,9 +514,14 @@ impl<'a> Builder<'a> {
         self.input(I32, [outputs, 1, 1, 1])
     }
 
-    /// Keeps only the rows that are put out, in the last block.
+    /// Keeps only the rows that are put out, in the last block; where the hidden states of all tokens are,
+    /// [`Builder::logits`] does it.
     pub(super) fn keep_outputs<const N: usize>(&mut self, ids: Id, tensors: [Id; N]) -> [Id; N] {
         if !self.is_last() || ids == Id::NONE {
+            return tensors;
+        }
+        if self.plan.shows_states {
+            self.kept_later = ids;
             return tensors;
         }
         tensors.map(|tensor| if tensor == Id::NONE { tensor } else { self.get_rows(tensor, ids) })
@@ -545,7 +557,12 @@ impl<'a> Builder<'a> {
 
     /// Ends a language model: the last norm's result is put out as embedding, the product with the
     /// output matrix as logits.
-    pub(super) fn logits(&mut self, normed: Id) -> Id {
+    pub(super) fn logits(&mut self, mut normed: Id) -> Id {
+        if self.kept_later != Id::NONE {
+            self.set_output(normed);
+            let ids = self.kept_later;
+            normed = self.get_rows(normed, ids);
+        }
         self.set_embedding(normed);
         self.vocabulary(normed)
     }

@@ -59,11 +59,15 @@ impl Selection {
         };
         let all: Vec<(u32, Signature)> = (0u32..).zip(&structure.pattern).filter_map(sign).collect();
         if architecture::goes_by_number(structure) {
-            let blocks = all.into_iter().map(|(block, _)| block).collect::<Vec<_>>();
-            let rounds = blocks.len();
-            return Selection { stretches: vec![Stretch { blocks, period: 1, rounds, built: rounds }] };
+            return Selection::of(all.into_iter().map(|(block, _)| block).collect());
         }
         Selection { stretches: stretches(&all) }
+    }
+
+    /// Returns a selection of blocks that are all built.
+    pub(super) fn of(blocks: Vec<u32>) -> Selection {
+        let rounds = blocks.len();
+        Selection { stretches: vec![Stretch { blocks, period: 1, rounds, built: rounds }] }
     }
 
     /// Returns the blocks to build, in order; the last block is always among them.
