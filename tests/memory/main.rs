@@ -178,11 +178,12 @@ fn mtp_blocks_cost_nothing_until_asked_for() {
         ("embedding_length", Value::Unsigned(64)),
         ("attention.head_count", Value::Unsigned(4)),
     ];
-    let tensors = [("blk.0.attn_k.weight", [64, 64, 1, 1]), ("blk.1.attn_k.weight", [64, 64, 1, 1])];
+    let eh_proj = ("blk.1.nextn.eh_proj.weight", [128, 64, 1, 1]);
+    let tensors = [("blk.0.attn_k.weight", [64, 64, 1, 1]), ("blk.1.attn_k.weight", [64, 64, 1, 1]), eh_proj];
     let structure = Structure::from_header(&header("glm4moe", &keys, &tensors)).unwrap();
     let one = plain(&structure, &Settings::default(), &Devices::none());
     let both = plain(&structure, &Settings { mtp: true, ..Settings::default() }, &Devices::none());
-    assert_eq!((one.part(Part::Weights), both.part(Part::Weights)), (Bytes(64 * 64 * 4), Bytes(2 * 64 * 64 * 4)));
+    assert_eq!((one.part(Part::Weights), both.part(Part::Weights)), (Bytes(64 * 64 * 4), Bytes(4 * 64 * 64 * 4)));
     assert_eq!(both.part(Part::KvCache).0, 2 * one.part(Part::KvCache).0);
     assert_eq!(structure.layers(), 3, "layers count the MTP block");
 }
