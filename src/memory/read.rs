@@ -55,7 +55,8 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
     let stacked = architecture::stacked(&facts);
     // Without limits of their own, the shared experts of DeepSeek V4 and GLM 5 Next take those of the
     // others.
-    let own = !matches!(architecture, "deepseek4" | "dflash" | "glm5-next") || keys.floats("swiglu_clamp_shexp").is_some();
+    let own =
+        !matches!(architecture, "deepseek4" | "dflash" | "glm5-next") || keys.floats("swiglu_clamp_shexp").is_some();
     let shared_limits = if own { "swiglu_clamp_shexp" } else { "swiglu_clamp_exp" };
     let each = (0..count).map(|block| {
         let windowed = windows.blocks[block];

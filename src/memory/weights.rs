@@ -57,9 +57,8 @@ pub(super) fn weights(
     let mut sum = Weights { gpus: vec![Bytes::ZERO; places.gpus()], ..Weights::default() };
     for (block, kind) in (0u32..).zip(structure.block_kinds()) {
         let bytes = if kind.mtp && !drafts {
-            let loaded = |tensor: &&TensorShape| {
-                architecture::loads_anyway(&structure.architecture, tensor.role, tensor.suffix)
-            };
+            let loaded =
+                |tensor: &&TensorShape| architecture::loads_anyway(&structure.architecture, tensor.role, tensor.suffix);
             layout_bytes(structure.layout(kind).iter().filter(loaded), buffer, cpu, usable)
         } else {
             layouts.get(usize::from(kind.layout)).copied().unwrap_or_default()

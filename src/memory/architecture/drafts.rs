@@ -21,8 +21,7 @@ pub(in crate::memory) fn drafts_itself(structure: &Structure) -> bool {
 /// llama.cpp asks for some as if they belonged to any block (`TENSOR_NOT_REQUIRED` without
 /// `TENSOR_SKIP` in `load_arch_tensors`).
 pub(in crate::memory) fn loads_anyway(architecture: &str, role: Role, suffix: Suffix) -> bool {
-    let is_head =
-        || matches!(role, Role::NextnEmbedTokens | Role::NextnSharedHeadHead | Role::NextnSharedHeadNorm);
+    let is_head = || matches!(role, Role::NextnEmbedTokens | Role::NextnSharedHeadHead | Role::NextnSharedHeadNorm);
     let is_network = || {
         matches!(
             role,

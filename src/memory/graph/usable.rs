@@ -25,7 +25,9 @@ pub(in crate::memory) fn is_usable(structure: &Structure, backend: Backend, tens
             asked(backend, tensor, |graph, weight| scan(graph, weight, structure))
         }
         // Factors whose names do not keep them from being quantised.
-        Role::PleNormKey | Role::PleNormQuery | Role::PleNormConv | Role::NextnHnorm if weighs => asked(backend, tensor, factor),
+        Role::PleNormKey | Role::PleNormQuery | Role::PleNormConv | Role::NextnHnorm if weighs => {
+            asked(backend, tensor, factor)
+        }
         Role::NextnEmbedTokens if weighs => asked(backend, tensor, rows),
         _ if is_ternary(tensor) => asked(backend, tensor, product),
         _ => true,

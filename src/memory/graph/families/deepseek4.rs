@@ -246,14 +246,16 @@ fn project_groups(g: &mut Builder, attended: Id, positions: Id) -> Id {
     let x = g.rope(x, positions, Id::NONE);
     let groups = g.number(Hyper::OutputGroupCount).max(1);
     let rank = g.number(Hyper::OutputLoraRank);
-    let width = heads.q / groups * heads.k;
+    let width = (heads.q / groups).saturating_mul(heads.k);
     let x = g.reshape(x, [width, groups, tokens, 1]);
     let x = g.permute(x, [0, 2, 1, 3]);
     let weight = g.weight(Role::AttnOutputA);
     // Stored flat, loaded group by group (`TENSOR_ALLOW_RESHAPE`).
-    let shaped = Tensor::new(g.get(weight).kind, [width, rank, groups, 1]);
-    let tensor = g.get_mut(weight);
-    (tensor.ne, tensor.nb) = (shaped.ne, shaped.nb);
+    if weight != Id::NONE {
+        let shaped = Tensor::new(g.get(weight).kind, [width, rank, groups, 1]);
+        let tensor = g.get_mut(weight);
+        (tensor.ne, tensor.nb) = (shaped.ne, shaped.nb);
+    }
     let x = g.mul_mat(weight, x);
     let x = g.permute(x, [0, 2, 1, 3]);
     let x = g.cont_as(x, [rank.saturating_mul(groups), tokens, 1, 1]);

@@ -9,7 +9,7 @@ use super::super::feed_forward::Norm;
 use super::super::model::Builder;
 use super::super::tensor::{F32, I32, Id};
 use super::qwen_next::Attended;
-use super::{Family, bailingmoe3, deepseek, deepseek4, mamba, moe, moe_apart, qwen4exp, qwen_next};
+use super::{Family, bailingmoe3, deepseek, deepseek4, mamba, moe, moe_apart, qwen_next, qwen4exp};
 use crate::memory::hyper::Hyper;
 use crate::memory::tensor::Role;
 
@@ -47,30 +47,21 @@ pub(super) fn of(architecture: &str) -> Option<Family> {
     })
 }
 
-const USUAL: Draft =
-    Draft { norms: |_| [Norm::Rms; 2], block: |g, x, _| plain(g, x), crop: Crop::AfterNorm };
+const USUAL: Draft = Draft { norms: |_| [Norm::Rms; 2], block: |g, x, _| plain(g, x), crop: Crop::AfterNorm };
 
 /// The table.
 fn describe(architecture: &str) -> Option<Draft> {
     Some(match architecture {
         "glm4moe" | "hy_v3" => USUAL,
         "mimo2" | "step35" => Draft { crop: Crop::BeforeNorm, ..USUAL },
-        "deepseek2" | "deepseek32" | "glm-dsa" => {
-            Draft { block: |g, x, _| deepseek::draft_block(g, x), ..USUAL }
-        }
+        "deepseek2" | "deepseek32" | "glm-dsa" => Draft { block: |g, x, _| deepseek::draft_block(g, x), ..USUAL },
         "bailingmoe3" => Draft { block: |g, x, _| latent_with_gate(g, x), ..USUAL },
-        "cohere2moe" => Draft {
-            norms: |g| [moe_apart::cohere_norm(g); 2],
-            block: |g, x, _| moe_apart::cohere_draft(g, x),
-            ..USUAL
-        },
+        "cohere2moe" => {
+            Draft { norms: |g| [moe_apart::cohere_norm(g); 2], block: |g, x, _| moe_apart::cohere_draft(g, x), ..USUAL }
+        }
         "qwen35" | "qwen35moe" => Draft { block: |g, x, _| gated(g, x, Id::NONE), ..USUAL },
         "qwen3next" => Draft { block: gated, crop: Crop::InBlock, ..USUAL },
-        "nemotron_h_moe" => Draft {
-            norms: |_| [Norm::Rms, Norm::Layer],
-            block: nemotron,
-            crop: Crop::InBlock,
-        },
+        "nemotron_h_moe" => Draft { norms: |_| [Norm::Rms, Norm::Layer], block: nemotron, crop: Crop::InBlock },
         _ => return None,
     })
 }

@@ -9,8 +9,8 @@ use crate::memory::graph::tensor::{F16, F32, FusedOp, I32, I64, Id, Op, Tensor, 
 use crate::memory::hyper::Hyper;
 use crate::memory::tensor::{Role, Suffix};
 
-use super::{Family, mtp};
 use super::qwen_next::{Net, USUAL, gated, linear_with, network};
+use super::{Family, mtp};
 
 /// Returns what builds the graph of an architecture of this family.
 pub(super) fn of(architecture: &str) -> Option<Family> {
@@ -29,7 +29,7 @@ fn qwen4exp(g: &mut Builder) {
     let positions = g.positions();
     let ids = g.output_ids();
     let ngrams = ngrams(g);
-    let (width, tokens, streams) = (g.embedding(), g.tokens(), g.number(Hyper::HyperConnections));
+    let (width, tokens, streams) = (g.embedding(), g.tokens(), g.streams());
     let x = g.reshape(x, [width, 1, tokens, 1]);
     let mut x = g.repeat(x, [width, streams, tokens, 1]);
     g.expand(x);
@@ -104,7 +104,7 @@ pub(super) fn draft(g: &mut Builder) {
     let kept = g.get_rows(flat, ids);
     g.set_output(flat);
     g.expand(flat);
-    let (width, streams, outputs) = (g.embedding(), g.number(Hyper::HyperConnections), g.plan.outputs);
+    let (width, streams, outputs) = (g.embedding(), g.streams(), g.plan.outputs);
     let x = g.reshape(kept, [width, streams, outputs, 1]);
     let (normed, _) = mix(g, x, DRAFT);
     g.set_output(normed);
