@@ -251,8 +251,8 @@ fn project_groups(g: &mut Builder, attended: Id, positions: Id) -> Id {
     let x = g.permute(x, [0, 2, 1, 3]);
     let weight = g.weight(Role::AttnOutputA);
     // Stored flat, loaded group by group (`TENSOR_ALLOW_RESHAPE`).
+    let shaped = Tensor::new(g.get(weight).kind, [width, rank, groups, 1]);
     if weight != Id::NONE {
-        let shaped = Tensor::new(g.get(weight).kind, [width, rank, groups, 1]);
         let tensor = g.get_mut(weight);
         (tensor.ne, tensor.nb) = (shaped.ne, shaped.nb);
     }
