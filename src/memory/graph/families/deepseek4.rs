@@ -245,7 +245,7 @@ fn project_groups(g: &mut Builder, attended: Id, positions: Id) -> Id {
     let x = g.rope(x, positions, Id::NONE);
     let groups = g.number(Hyper::OutputGroupCount).max(1);
     let rank = g.number(Hyper::OutputLoraRank);
-    let width = heads.q / groups * heads.k;
+    let width = (heads.q / groups).saturating_mul(heads.k);
     let x = g.reshape(x, [width, groups, tokens, 1]);
     let x = g.permute(x, [0, 2, 1, 3]);
     let weight = g.weight(Role::AttnOutputA);

@@ -104,7 +104,7 @@ pub(super) fn draft(g: &mut Builder) {
     let kept = g.get_rows(flat, ids);
     g.set_output(flat);
     g.expand(flat);
-    let (width, streams, outputs) = (g.embedding(), g.number(Hyper::HyperConnections), g.plan.outputs);
+    let (width, streams, outputs) = (g.embedding(), g.streams(), g.plan.outputs);
     let x = g.reshape(kept, [width, streams, outputs, 1]);
     let (normed, _) = mix(g, x, DRAFT);
     g.set_output(normed);
