@@ -209,7 +209,6 @@ impl Worst<'_> {
         let (load, sizes) = (self.load, self.load.sizes);
         let mut uses = Uses {
             flash_attention: wished(load.structure, load.settings) != FlashAttention::Off,
-            gated_delta_net: true,
             lightning_indexer: true,
             hyper_connections_pre: true,
             hyper_connections_comb: true,
@@ -240,7 +239,8 @@ impl Worst<'_> {
 }
 
 /// Returns the operations that are tried first, in order: one that is switched off may change where
-/// the next one lands. The lightning indexer is taken for granted (`auto_flid` is off).
+/// the next one lands. The gated delta net and the lightning indexer are taken for granted (`auto_fgdn`
+/// and `auto_flid` are off).
 fn tried(load: &Load) -> impl Iterator<Item = FusedOp> {
     let automatic = wished(load.structure, load.settings) == FlashAttention::Auto;
     let mixes = load.structure.hyper.number(Hyper::HyperConnections) != 0;

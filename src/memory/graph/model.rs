@@ -42,7 +42,6 @@ pub(super) struct Plan<'a> {
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the engine")]
 pub(super) struct Uses {
     pub(super) flash_attention: bool,
-    pub(super) gated_delta_net: bool,
     pub(super) lightning_indexer: bool,
     pub(super) hyper_connections_pre: bool,
     pub(super) hyper_connections_comb: bool,
