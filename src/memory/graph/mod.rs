@@ -9,7 +9,7 @@
 //! - [`recurrent`], [`mamba`], [`delta_net`], [`kda`]: states, and the layers that carry them along;
 //! - [`pooling`]: what follows where embeddings are asked for;
 //! - [`families`]: one small module a family of architectures;
-//! - [`backend`]: what a back-end decides about memory: [`cuda`] with [`fusion`], [`metal`] with
+//! - [`backend`]: what a back-end decides about memory: [`cuda`] with [`fusion`], [`rocm`], [`metal`] with
 //!   [`metal_order`], [`vulkan`] with [`vulkan_order`];
 //! - [`reduce`]: the few blocks that stand for all;
 //! - [`usable`]: which weights a device can use at all.
@@ -34,6 +34,7 @@ mod ops;
 mod pooling;
 mod recurrent;
 mod reduce;
+mod rocm;
 mod room;
 mod schedule;
 mod tensor;
