@@ -317,3 +317,46 @@ fn for_each_touched(graph: &Graph, members: &[Id], mut visit: impl FnMut(Id, boo
         outside.all(|source| visit(base(source), false)) && visit(base(member), true)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_product_that_need_not_wait_goes_before_a_norm_that_must() {
+        let mut graph = Graph::default();
+        let [wide, narrow] = [64, 32].map(|rows| graph.constant(TensorType(8), [64, rows, 1, 1]));
+        let scales = graph.constant(F32, [64, 1, 1, 1]);
+        let x = graph.constant(F32, [64, 8, 1, 1]);
+        let product = graph.mul_mat(wide, x);
+        let norm = graph.unary(Op::RmsNorm, product);
+        let normed = graph.mul(norm, scales);
+        let other = graph.mul_mat(narrow, x);
+        graph.expand(normed);
+        graph.expand(other);
+        let mut kept = Vec::new();
+        optimise(&mut graph, 0..4, &mut kept);
+        assert_eq!(graph.nodes, [product, other, norm, normed]);
+        let until = |tensor| kept.iter().find(|kept| kept.tensor == tensor).map(|kept| kept.until);
+        assert_eq!(until(product), Some(3), "what the norm reads stays until its weight is applied");
+        assert_eq!(until(norm), None);
+    }
+
+    #[test]
+    fn nodes_computed_as_one_move_together() {
+        let mut graph = Graph::default();
+        let x = graph.constant(F32, [64, 8, 1, 1]);
+        let weight = graph.constant(TensorType(8), [64, 64, 1, 1]);
+        let product = graph.mul_mat(weight, x);
+        let sum = graph.add(product, x);
+        let norm = graph.unary(Op::RmsNorm, sum);
+        let scales = graph.constant(F32, [64, 1, 1, 1]);
+        let normed = graph.mul(norm, scales);
+        graph.expand(normed);
+        let group = |graph: &Graph| packed(Rest { graph, nodes: &graph.nodes }, 0);
+        assert_eq!(group(&graph), 4);
+        let also = graph.unary(Op::Sqr, product);
+        graph.expand(also);
+        assert_eq!(group(&graph), 1, "another reads the product");
+    }
+}

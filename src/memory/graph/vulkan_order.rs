@@ -330,3 +330,46 @@ impl Sorter<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::TensorType;
+    use crate::memory::graph::tensor::I64;
+
+    #[test]
+    fn nodes_that_need_not_wait_come_together_and_a_rope_brings_its_store() {
+        let mut graph = Graph::default();
+        let x = graph.constant(F32, [64, 8, 1, 1]);
+        let positions = graph.constant(I64, [8, 1, 1, 1]);
+        let cache = graph.constant(F16, [64, 128, 1, 1]);
+        let weight = graph.constant(TensorType(8), [64, 64, 1, 1]);
+        let product = graph.mul_mat(weight, x);
+        let active = graph.unary(Op::Silu, product);
+        let turned = graph.rope(x, positions, Id::NONE);
+        let other = graph.mul_mat(weight, x);
+        let view = graph.view_2d(turned, [64, 8], 256, 0);
+        let stored = graph.set_rows(cache, view, positions);
+        for id in [product, active, turned, other, stored] {
+            graph.expand(id);
+        }
+        optimise(&mut graph, 0..6, &mut Vec::new());
+        assert_eq!(graph.nodes, [product, turned, view, stored, other, active]);
+    }
+
+    #[test]
+    fn what_a_router_reads_stays_until_the_factor_behind_it() {
+        let mut graph = Graph::default();
+        let logits = graph.constant(F32, [64, 8, 1, 1]);
+        let probabilities = graph.soft_max(logits, Id::NONE, Id::NONE);
+        let chosen = graph.argsort_top_k(probabilities, 4);
+        let column = graph.reshape(probabilities, [1, 64, 8, 1]);
+        let weights = graph.get_rows(column, chosen);
+        let scaled = graph.scale(weights);
+        graph.expand(scaled);
+        let mut kept = Vec::new();
+        optimise(&mut graph, 0..6, &mut kept);
+        assert_eq!(kept, [Kept { tensor: logits, until: 5 }]);
+        assert_eq!(graph.nodes.last(), Some(&scaled));
+    }
+}
