@@ -314,7 +314,7 @@ mod tests {
     /// Returns the graph, the chosen experts' weights, their results and the sum.
     fn experts(shares: bool) -> (Graph, [Id; 3]) {
         let mut graph = Graph::default();
-        let mut weight = |graph: &mut Graph, ne| {
+        let weight = |graph: &mut Graph, ne| {
             let id = graph.constant(TensorType(8), ne);
             graph.get_mut(id).home = Home::Weights(BackendId(0));
             id
@@ -339,7 +339,9 @@ mod tests {
         }
         let Tensor { nb, .. } = *graph.get(weighted);
         let views = [0, 1, 2, 3].map(|expert| graph.view_2d(weighted, [256, 8], nb[2], expert * nb[1]));
-        views.map(|view| graph.expand(view));
+        for view in views {
+            graph.expand(view);
+        }
         let mut sum = views[0];
         for view in &views[1..] {
             sum = graph.add(sum, *view);

@@ -23,6 +23,9 @@ const Q2_0: TensorType = TensorType(42);
 /// The largest tensor that a shader reaches (`maxStorageBufferRange`).
 const MOST_BYTES: u64 = u32::MAX as u64;
 
+/// The largest part of a compute buffer (`suballocation_block_size`).
+pub(super) const MOST_CHUNK: u64 = 1 << 30;
+
 /// Returns whether Vulkan has a shader for an operation (`ggml_backend_vk_device_supports_op`).
 pub(super) fn supports(graph: &Graph, id: Id) -> bool {
     let tensor = graph.get(id);

@@ -158,7 +158,8 @@ impl Sorter<'_> {
     /// Returns how many nodes from one on stay together, if any do.
     fn group_at(&self, at: usize) -> Option<usize> {
         let op = self.op(at);
-        if !op.is_unary() && !matches!(op, Op::SoftMax | Op::Argsort | Op::GetRows | Op::RmsNorm | Op::Rope | Op::Scale) {
+        if !op.is_unary() && !matches!(op, Op::SoftMax | Op::Argsort | Op::GetRows | Op::RmsNorm | Op::Rope | Op::Scale)
+        {
             return None;
         }
         let group = ROUTERS.iter().chain(&GROUPS).find(|group| self.matches(group, at))?;
