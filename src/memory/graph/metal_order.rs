@@ -211,8 +211,8 @@ fn reorder(graph: &Graph, nodes: &[Id]) -> Vec<u32> {
         if !groups.all[at].is_view && !running.is_free(groups.touches(at)) {
             waiting.clear();
             waiting.touch(groups.touches(at));
-            for ahead in at + 1..count.min(at + FORWARD) {
-                if taken[ahead] {
+            for (ahead, taken) in taken.iter_mut().enumerate().take(at + FORWARD).skip(at + 1) {
+                if *taken {
                     continue;
                 }
                 let Group { is_view, is_movable, .. } = groups.all[ahead];
@@ -223,7 +223,7 @@ fn reorder(graph: &Graph, nodes: &[Id]) -> Vec<u32> {
                 if (is_view || running.is_free(touches)) && waiting.is_free(touches) {
                     running.touch(touches);
                     take(ahead);
-                    taken[ahead] = true;
+                    *taken = true;
                 } else {
                     waiting.touch(touches);
                 }
