@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::fusion::{self, Kept};
 use super::room::{Buffer, ENDLESS};
 use super::tensor::{BackendId, Graph, Id, Op};
-use super::{cuda, metal, metal_order, vulkan, vulkan_order};
+use super::{cuda, metal, metal_order, rocm, vulkan, vulkan_order};
 use crate::memory::Backend;
 use crate::memory::buffer::BufferKind;
 use crate::memory::tensor::Cpu;
@@ -74,7 +74,8 @@ impl Backends {
         let tensor = graph.get(id);
         let bytes = match self.kind {
             _ if backend == self.cpu() => tensor.bytes(),
-            Backend::Cuda | Backend::Rocm if tensor.op == Op::FlashAttnExt => cuda::flash_attention_bytes(graph, id),
+            Backend::Cuda if tensor.op == Op::FlashAttnExt => cuda::flash_attention_bytes(graph, id),
+            Backend::Rocm if tensor.op == Op::FlashAttnExt => rocm::flash_attention_bytes(graph, id),
             Backend::Metal => metal::allocated(graph, id),
             Backend::Cuda | Backend::Rocm | Backend::Vulkan | Backend::None => tensor.bytes(),
         };
@@ -89,9 +90,8 @@ impl Backends {
         match self.kind {
             Backend::Metal => metal::supports(graph, id),
             Backend::Vulkan => vulkan::supports(graph, id),
-            Backend::Cuda | Backend::Rocm | Backend::None => {
-                !self.is_elsewhere(backend, graph, id) && cuda::supports(graph, id)
-            }
+            Backend::Rocm => !self.is_elsewhere(backend, graph, id) && rocm::supports(graph, id),
+            Backend::Cuda | Backend::None => !self.is_elsewhere(backend, graph, id) && cuda::supports(graph, id),
         }
     }
 

@@ -10,7 +10,7 @@
 //! - [`pooling`]: what follows where embeddings are asked for;
 //! - [`families`]: one small module a family of architectures;
 //! - [`projectors`] and [`convolve`]: the same for encoders of images and sound;
-//! - [`backend`]: what a back-end decides about memory: [`cuda`] with [`fusion`], [`metal`] with
+//! - [`backend`]: what a back-end decides about memory: [`cuda`] with [`fusion`], [`rocm`], [`metal`] with
 //!   [`metal_order`], [`vulkan`] with [`vulkan_order`];
 //! - [`reduce`]: the few blocks that stand for all;
 //! - [`usable`]: which weights a device can use at all.
@@ -43,6 +43,7 @@ mod pooling;
 pub(super) mod projectors;
 mod recurrent;
 mod reduce;
+mod rocm;
 mod room;
 mod schedule;
 mod tensor;
