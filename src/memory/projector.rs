@@ -131,8 +131,8 @@ impl Projector {
         };
         if present.is_empty() {
             projector.weights = header.tensors.iter().map(|tensor| tensor.bytes).sum();
-            projector.basis = Basis::Guess;
-            projector.notes.push("the projector says of no encoder that it has it: its buffer is not known".into());
+            // It says of no encoder that it has it; most have one for images.
+            projector.add(None, Modality::Vision, header);
         }
         for modality in present {
             match modality {

