@@ -15,6 +15,8 @@ use proptest::prelude::*;
 use truth::{structure, structures};
 
 mod accuracy;
+mod mutations;
+mod properties;
 mod truth;
 
 fn sum(bill: &Bill, pool: Pool, parts: &[Part]) -> u64 {
@@ -293,7 +295,7 @@ fn numbers() -> impl Strategy<Value = Value> {
 }
 
 prop_compose! {
-    fn headers(sizes: bool)(
+    fn headers()(
         architecture in prop::sample::select(ARCHITECTURES),
         blocks in 1u64..6,
         embedding in 1u64..2_000,
@@ -312,7 +314,7 @@ prop_compose! {
             .map(|(name, kind, dims)| Tensor {
                 name: name.into(),
                 kind: TensorType(kind),
-                dims: if sizes { dims.map(|dim| dim % 4_096 + 1) } else { dims },
+                dims,
                 offset: dims[0],
                 bytes: Bytes::ZERO,
             })
@@ -370,7 +372,7 @@ proptest! {
 
     #[test]
     fn no_header_and_no_setting_makes_the_bill_panic(
-        header in headers(false), settings in loads(), devices in backends(),
+        header in headers(), settings in loads(), devices in backends(),
     ) {
         let _ = Projector::from_header(&header);
         if let Ok(structure) = Structure::from_header(&header) {
@@ -382,61 +384,6 @@ proptest! {
             keys.dedup();
             prop_assert_eq!(keys.len(), bill.lines.len(), "one line for each pool, part and basis");
             prop_assert!(bill.placement.by_gpu.iter().sum::<u32>() == bill.placement.gpu_layers);
-        }
-    }
-
-    #[test]
-    #[ignore = "not true of llama.cpp for every odd shape: the true rule is still to be found (open in the issue)"]
-    fn more_never_costs_less(
-        header in headers(true), settings in loads(), devices in backends(), more in 1u32..5_000,
-    ) {
-        let Ok(structure) = Structure::from_header(&header) else { return Ok(()) };
-        // Compute buffers are left out: ggml takes the best fit, so larger tensors may leave smaller
-        // gaps between them, and llama.cpp's own buffers are not monotone for every odd shape.
-        let total = |settings: &Settings| {
-            let bill = plain(&structure, settings, &devices);
-            bill.total().saturating_sub(bill.part(Part::Compute))
-        };
-        let settings = Settings { ubatch: settings.ubatch.max(32), batch: settings.batch.max(32), ..settings };
-        let base = total(&settings);
-        if settings.context != 0 {
-            let longer = Settings { context: settings.context.saturating_add(more), ..settings.clone() };
-            prop_assert!(total(&longer) >= base, "a longer context");
-        }
-        let batch = Settings { batch: settings.batch.saturating_add(more), ..settings.clone() };
-        prop_assert!(total(&batch) >= base, "a larger batch");
-        let ubatch = Settings { ubatch: settings.ubatch.saturating_add(more), ..settings.clone() };
-        prop_assert!(total(&ubatch) >= base, "a larger micro-batch");
-        if settings.unified_kv {
-            let slots = Settings { parallel: settings.parallel.saturating_add(more), ..settings.clone() };
-            prop_assert!(total(&slots) >= base, "more slots");
-        }
-        // Quantised caches need a copy in f16, so totals are compared among their like.
-        for (wide, narrow) in [(CacheType::F32, CacheType::F16), (CacheType::Q8_0, CacheType::Q4_0)] {
-            let with = |kind: CacheType| Settings { cache_type_k: kind, cache_type_v: kind, ..settings.clone() };
-            prop_assert!(total(&with(wide)) >= total(&with(narrow)), "{wide:?} and {narrow:?}");
-        }
-    }
-
-    #[test]
-    fn layers_moved_to_the_gpu_move_their_bytes(
-        header in headers(true), settings in loads(), layers in 0u32..7,
-    ) {
-        let Ok(structure) = Structure::from_header(&header) else { return Ok(()) };
-        let with = |count: u32| {
-            let settings = Settings { gpu_layers: GpuLayers::Count(count), ..settings.clone() };
-            plain(&structure, &settings, &gpus(Backend::Cuda, 2))
-        };
-        let (fewer, more) = (with(layers), with(layers + 1));
-        let weights = |bill: &Bill, host: bool| -> Bytes {
-            let lines = bill.lines.iter().filter(|line| line.part == Part::Weights && (line.pool == Pool::Host) == host);
-            lines.map(|line| line.bytes).sum()
-        };
-        prop_assert!(weights(&more, false) >= weights(&fewer, false));
-        prop_assert!(weights(&more, true) <= weights(&fewer, true));
-        if settings.offload_kv {
-            let cache = |bill: &Bill| sum(bill, Pool::Host, &[Part::KvCache, Part::RecurrentState]);
-            prop_assert!(cache(&more) <= cache(&fewer));
         }
     }
 }
