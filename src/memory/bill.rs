@@ -7,7 +7,7 @@ use super::graph;
 use super::place::{Device, Places};
 use super::sizes::Sizes;
 use super::weights::{repacking, weights};
-use super::{Backend, Devices, EngineProfile, FlashAttention, Overhead, Projector, Settings, Structure};
+use super::{Backend, Build, Devices, EngineProfile, FlashAttention, Overhead, Projector, Settings, Structure};
 use crate::units::Bytes;
 
 /// What a model takes, by pool and part.
@@ -135,6 +135,7 @@ pub fn bill(
         sizes: &sizes,
         backend,
         repacks: repacking(backend, profile, &places),
+        build: profile.build,
     });
     lines.spread(Part::Compute, computed.basis, &computed.buffers.gpus, computed.buffers.host);
     lines.add(Pool::Host, Part::Output, Basis::Exact, output(structure, settings, &sizes));
@@ -169,7 +170,7 @@ pub fn bill(
         },
         overhead,
         profile: profile.name.clone(),
-        assumptions: assumptions(structure, projector, settings, backend, overhead),
+        assumptions: assumptions(structure, projector, settings, backend, profile, overhead),
     }
 }
 
@@ -213,6 +214,7 @@ fn assumptions(
     projector: Option<&Projector>,
     settings: &Settings,
     backend: Backend,
+    profile: &EngineProfile,
     overhead: Option<Overhead>,
 ) -> Vec<String> {
     let mut assumptions = structure.notes.clone();
@@ -220,6 +222,9 @@ fn assumptions(
     if let Some(Overhead { bytes, least, most, basis: Basis::Guess }) = overhead {
         let name = backend.name();
         assumptions.push(format!("{name} takes about {bytes} on each GPU beside the model ({least} to {most} seen)"));
+    }
+    if profile.build < Build::OLDEST {
+        assumptions.push(format!("builds of llama.cpp before {} may reserve otherwise", Build::OLDEST.0));
     }
     if settings.mtp {
         assumptions.push("multi-token prediction keeps two drafts beside each recurrent state".into());

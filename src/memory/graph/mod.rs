@@ -64,7 +64,7 @@ use super::place::{Device, Places};
 use super::sizes::Sizes;
 use super::structure::Structure;
 use super::tensor::Cpu;
-use super::{Backend, Basis, FlashAttention, Settings};
+use super::{Backend, Basis, Build, FlashAttention, Settings};
 use crate::units::Bytes;
 
 /// Copies of the inputs that several fully loaded GPUs keep to work in turns
@@ -85,6 +85,8 @@ pub(super) struct Load<'a> {
     pub(super) backend: Backend,
     /// The CPU that weights in host memory are laid out for.
     pub(super) repacks: Option<Cpu>,
+    /// The build of llama.cpp.
+    pub(super) build: Build,
 }
 
 /// What the graph of a load needs.
@@ -103,7 +105,7 @@ pub(super) struct Computed {
 pub(super) fn compute(load: &Load) -> Computed {
     let known = families::of(&load.structure.architecture);
     let family = known.unwrap_or(families::UNKNOWN);
-    let backends = Backends::new(load.backend, load.places.gpus()).repacking(load.repacks);
+    let backends = Backends::new(load.backend, load.places.gpus()).repacking(load.repacks).of_build(load.build);
     let mut selection = Selection::new(load);
     let mut uses = None;
     loop {
@@ -128,7 +130,7 @@ pub(super) fn compute(load: &Load) -> Computed {
             let host = bytes.next().unwrap_or_default();
             let basis = match known {
                 None => Basis::Guess,
-                Some(_) if borrows => Basis::Formula,
+                Some(_) if borrows || !is_held_against(load) => Basis::Formula,
                 Some(_) => Basis::Exact,
             };
             return Computed { buffers: Spread { gpus, host }, flash_attention: uses.flash_attention, basis };
@@ -155,6 +157,7 @@ impl Worst<'_> {
             places,
             sizes,
             backends: self.backends,
+            build: self.load.build,
             blocks: self.blocks,
             // `graph_reserve` makes the tokens a multiple of the sequences.
             tokens: tokens.next_multiple_of(slots.max(1)),
@@ -200,6 +203,13 @@ impl Worst<'_> {
         let scheduled = schedule::schedule(&mut graph, &self.backends, copies);
         (allocate::allocate(&graph, &scheduled, &self.backends), graph.borrows)
     }
+}
+
+/// Returns whether buffers of the build were held against real ones: without a GPU those of many
+/// builds, with one those of the newest.
+fn is_held_against(load: &Load) -> bool {
+    let oldest = if load.places.gpus() == 0 { Build::OLDEST } else { Build::CURRENT };
+    load.build >= oldest
 }
 
 /// Returns the operations that are tried first, in order: one that is switched off may change where
