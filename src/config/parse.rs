@@ -239,6 +239,11 @@ mod tests {
                 "write it like `engine = \"server\"`",
             ),
             (
+                "[fit]\nengine = \"server@x\"",
+                "line 2, column 10: \"server@x\" has no build behind the @, such as server@9010",
+                "write it like `engine = \"server\"`",
+            ),
+            (
                 "[log]\n\nlevel = \"loud\"",
                 "line 3, column 9: \"loud\" is none of error, warn, info, debug, trace",
                 "write it like `level = \"info\"`",
