@@ -10,6 +10,7 @@
 
 mod graph;
 mod memory;
+mod mtp;
 mod names;
 mod windows;
 
@@ -19,6 +20,7 @@ pub(super) use graph::{
     stacked, takes_states_back,
 };
 pub(super) use memory::remembered;
+pub(super) use mtp::is_always_loaded;
 pub(super) use names::{has_encoder, has_output_layer, is_drafter, is_encoder};
 pub(super) use windows::windows;
 

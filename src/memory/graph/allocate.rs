@@ -35,7 +35,7 @@ pub(super) struct Room {
 }
 
 /// Finds room for a graph.
-pub(super) fn allocate(graph: &Graph, scheduled: &Scheduled, backends: &Backends) -> Room {
+pub(super) fn allocate(graph: &Graph, scheduled: &Scheduled, backends: Backends) -> Room {
     let mut walk = Walk {
         graph,
         backends,
@@ -48,7 +48,7 @@ pub(super) fn allocate(graph: &Graph, scheduled: &Scheduled, backends: &Backends
 
 struct Walk<'a> {
     graph: &'a Graph,
-    backends: &'a Backends,
+    backends: Backends,
     buffers: Vec<Buffer>,
     states: Vec<State>,
 }

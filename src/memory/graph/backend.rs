@@ -51,32 +51,32 @@ impl Backends {
     }
 
     /// Returns the kind of the GPUs.
-    pub(super) const fn kind(&self) -> Backend {
+    pub(super) const fn kind(self) -> Backend {
         self.kind
     }
 
     /// Returns how many GPUs there are.
-    pub(super) const fn gpus(&self) -> u8 {
+    pub(super) const fn gpus(self) -> u8 {
         self.gpus
     }
 
     /// Returns the CPU.
-    pub(super) const fn cpu(&self) -> BackendId {
+    pub(super) const fn cpu(self) -> BackendId {
         BackendId(self.gpus)
     }
 
     /// Returns every back-end in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = BackendId> + use<> {
+    pub(super) fn iter(self) -> impl Iterator<Item = BackendId> + use<> {
         (0..=self.gpus).map(BackendId)
     }
 
     /// Returns the kind of buffer that a back-end computes in.
-    fn buffer(&self, backend: BackendId) -> BufferKind {
+    fn buffer(self, backend: BackendId) -> BufferKind {
         if backend == self.cpu() { BufferKind::HOST } else { BufferKind::of(self.kind) }
     }
 
     /// Returns a back-end's compute buffer, empty.
-    pub(super) fn room(&self, backend: BackendId) -> Buffer {
+    pub(super) fn room(self, backend: BackendId) -> Buffer {
         let alignment = self.buffer(backend).alignment();
         if self.kind == Backend::Vulkan {
             // Vulkan maps host memory at 64 bytes or more (`minMemoryMapAlignment`).
@@ -86,7 +86,7 @@ impl Backends {
     }
 
     /// Returns the bytes that a back-end sets aside for a tensor (`get_alloc_size`).
-    pub(super) fn allocated(&self, backend: BackendId, graph: &Graph, id: Id) -> u64 {
+    pub(super) fn allocated(self, backend: BackendId, graph: &Graph, id: Id) -> u64 {
         let tensor = graph.get(id);
         let bytes = match self.kind {
             _ if backend == self.cpu() => tensor.bytes(),
@@ -100,7 +100,7 @@ impl Backends {
     }
 
     /// Returns whether a back-end can compute an operation.
-    pub(super) fn supports(&self, backend: BackendId, graph: &Graph, id: Id) -> bool {
+    pub(super) fn supports(self, backend: BackendId, graph: &Graph, id: Id) -> bool {
         if backend == self.cpu() {
             return true;
         }
@@ -115,14 +115,14 @@ impl Backends {
 
     /// Returns whether a source of an operation lies on another GPU, which CUDA then refuses to compute. A
     /// view does not count: it has no buffer before the graph is allocated.
-    fn is_elsewhere(&self, backend: BackendId, graph: &Graph, id: Id) -> bool {
+    fn is_elsewhere(self, backend: BackendId, graph: &Graph, id: Id) -> bool {
         let mut homes = graph.get(id).sources().filter_map(|source| graph.get(source).home.backend());
         self.gpus > 1 && homes.any(|home| home != self.cpu() && home != backend)
     }
 
     /// Lets a back-end look at a split (`graph_optimize`): it may change the order of the nodes and keep
     /// tensors.
-    pub(super) fn optimise(&self, backend: BackendId, graph: &mut Graph, split: Range<usize>, kept: &mut Vec<Kept>) {
+    pub(super) fn optimise(self, backend: BackendId, graph: &mut Graph, split: Range<usize>, kept: &mut Vec<Kept>) {
         match self.kind {
             _ if backend == self.cpu() => {}
             Backend::Cuda | Backend::Rocm => fusion::optimise(graph, split, kept, self.build),
@@ -145,7 +145,7 @@ impl Backends {
     }
 
     /// Returns the GPU that takes an operation on weights in host memory, if it is worth it.
-    pub(super) fn offloads_to(&self, graph: &Graph, id: Id) -> Option<BackendId> {
+    pub(super) fn offloads_to(self, graph: &Graph, id: Id) -> Option<BackendId> {
         if self.kind == Backend::Metal {
             let takes = metal::offloads(graph, id, OFFLOAD_ROWS, self.repacks);
             return (takes && self.supports(BackendId(0), graph, id)).then_some(BackendId(0));

@@ -186,7 +186,7 @@ impl Worst<'_> {
             // llama.cpp tries with one token a sequence. Where everything is on one device the
             // number of tokens moves nothing, and the graph at hand will do.
             let trial = (!is_on_one_device(load)).then(|| self.build(sizes.slots, sizes.slots, uses));
-            if !runs_at_home(trial.as_ref().unwrap_or(&graph), &self.backends, what) {
+            if !runs_at_home(trial.as_ref().unwrap_or(&graph), self.backends, what) {
                 *uses.switch(what) = false;
                 graph = self.build(sizes.tokens, sizes.rows, uses);
             }
@@ -200,8 +200,8 @@ impl Worst<'_> {
         // dozen MiB more between two GPUs than a load then does (`ggml_backend_sched_reserve_size`).
         graph.pinned.clear();
         let copies = if is_pipelined(self.load) { PIPELINE_COPIES } else { 1 };
-        let scheduled = schedule::schedule(&mut graph, &self.backends, copies);
-        (allocate::allocate(&graph, &scheduled, &self.backends), graph.borrows)
+        let scheduled = schedule::schedule(&mut graph, self.backends, copies);
+        (allocate::allocate(&graph, &scheduled, self.backends), graph.borrows)
     }
 }
 
@@ -228,7 +228,7 @@ fn tried(load: &Load) -> impl Iterator<Item = FusedOp> {
 
 /// Returns whether each of the operations runs where its block is; else it is switched off for the
 /// whole model (`resolve_fused_ops` in `llama-context.cpp`).
-fn runs_at_home(graph: &Graph, backends: &Backends, what: FusedOp) -> bool {
+fn runs_at_home(graph: &Graph, backends: Backends, what: FusedOp) -> bool {
     let places = schedule::fused_places(graph, backends);
     graph.fused.iter().zip(places).all(|(fused, place)| fused.what != what || place == Some(fused.block))
 }

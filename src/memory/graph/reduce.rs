@@ -15,8 +15,8 @@ use crate::memory::place::Device;
 use crate::memory::structure::BlockKind;
 
 /// Rounds of a stretch that are built at first: the first leaves the gaps that the second finds, and
-/// mostly the third begins as the second did.
-const FIRST_ROUNDS: usize = 3;
+/// mostly the fourth begins as the third did.
+const FIRST_ROUNDS: usize = 4;
 
 /// The longest period looked for; hybrids and sliding windows repeat after at most 8 blocks.
 const LONGEST_PERIOD: usize = 8;
