@@ -14,8 +14,8 @@ use serde_json::Value;
 
 use crate::gguf::{Header, Limits, ShardName, join_shards, read_header};
 use crate::memory::{
-    Backend, Bill, Build, CacheType, Change, Devices, Engine, EngineProfile, FlashAttention, Gpu, GpuLayers, ImageLimits, Kind, LogitRows,
-    Part, Pool, Projector, Settings, Structure, bill,
+    Backend, Bill, Build, CacheType, Change, Devices, Engine, EngineProfile, FlashAttention, Gpu, GpuLayers,
+    ImageLimits, Kind, LogitRows, Part, Pool, Projector, Settings, Structure, bill,
 };
 use crate::units::Bytes;
 
@@ -187,7 +187,13 @@ fn profile(case: &Case) -> EngineProfile {
     let build = Build(case.build);
     // Before there was a limit, rows were reserved for all tokens.
     let rows = if build.has(Change::SlotRows) { case.n_outputs_max } else { 0 };
-    EngineProfile { name: "case".into(), engine: Engine::Library, build, logit_rows: LogitRows::Count(rows), cpu_repack: case.cpu_repack }
+    EngineProfile {
+        name: "case".into(),
+        engine: Engine::Library,
+        build,
+        logit_rows: LogitRows::Count(rows),
+        cpu_repack: case.cpu_repack,
+    }
 }
 
 /// Returns what llama.cpp accounts for, by device: what the back-end adds is left out.

@@ -224,7 +224,8 @@ fn assumptions(
         assumptions.push(format!("{name} takes about {bytes} on each GPU beside the model ({least} to {most} seen)"));
     }
     if profile.build < Build::OLDEST {
-        assumptions.push(format!("builds of llama.cpp before {} may reserve otherwise", Build::OLDEST.0));
+        assumptions
+            .push(format!("builds of llama.cpp before {} may reserve some percent more or less", Build::OLDEST.0));
     }
     if settings.mtp {
         assumptions.push("multi-token prediction keeps two drafts beside each recurrent state".into());

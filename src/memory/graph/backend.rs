@@ -6,9 +6,9 @@ use super::fusion::{self, Kept};
 use super::room::{Buffer, ENDLESS};
 use super::tensor::{BackendId, Graph, Id, Op};
 use super::{cuda, metal, metal_order, vulkan, vulkan_order};
-use crate::memory::{Backend, Build, Change};
 use crate::memory::buffer::BufferKind;
 use crate::memory::tensor::Cpu;
+use crate::memory::{Backend, Build, Change};
 use crate::units::Bytes;
 
 /// The back-ends of a load: its GPUs in order, then the CPU.
@@ -41,12 +41,12 @@ impl Backends {
     }
 
     /// Returns whether the build has a change.
-    pub(super) const fn has(&self, change: Change) -> bool {
+    pub(super) const fn has(self, change: Change) -> bool {
         self.build.has(change)
     }
 
     /// Returns whether a result may take the place of a source (`ggml_op_can_inplace`).
-    pub(super) const fn is_inplace(&self, op: Op) -> bool {
+    pub(super) const fn is_inplace(self, op: Op) -> bool {
         op.is_inplace() && (!matches!(op, Op::Clamp) || self.has(Change::ClampInPlace))
     }
 

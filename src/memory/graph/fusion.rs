@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 
-use crate::memory::{Build, Change};
 use super::tensor::{F32, Graph, Home, Id, Op, Tensor};
+use crate::memory::{Build, Change};
 
 /// A tensor that must not be given back before another is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,9 @@ pub(super) fn optimise(graph: &mut Graph, split: Range<usize>, kept: &mut Vec<Ke
         let rest = Rest { graph, nodes: &nodes[at..] };
         at += match graph.get(first).op {
             Op::Mul if build.has(Change::KeptExperts) => weighted_sum(rest, split.start + at, kept),
-            Op::SoftMax | Op::Sigmoid | Op::Softplus if build.has(Change::KeptRouters) => router(rest, split.start + at, kept),
+            Op::SoftMax | Op::Sigmoid | Op::Softplus if build.has(Change::KeptRouters) => {
+                router(rest, split.start + at, kept)
+            }
             _ => 1,
         };
     }

@@ -446,10 +446,8 @@ impl<'a> Builder<'a> {
             if wide == width { rows } else { g.pad(rows, [wide - width, 0, 0, 0]) }
         };
         let ids = self.input(I32, [tokens, 1, 1, 1]);
-        let given = match self.plan.build.has(Change::GivenInput) {
-            true => self.input(F32, [wide, tokens, 1, 1]),
-            false => Id::NONE,
-        };
+        let has_given = self.plan.build.has(Change::GivenInput);
+        let given = if has_given { self.input(F32, [wide, tokens, 1, 1]) } else { Id::NONE };
         self.ids = ids;
         let from_tokens = of_tokens(self, ids);
         let mixes = self.plan.build.has(Change::MixedInput) && !architecture::has_separate_batches(self.architecture());
