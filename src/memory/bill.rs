@@ -8,7 +8,7 @@ use super::graph;
 use super::place::{Device, Places};
 use super::sizes::Sizes;
 use super::weights::{repacking, weights};
-use super::{Backend, Devices, EngineProfile, FlashAttention, Overhead, Projector, Settings, Structure};
+use super::{Backend, Build, Devices, EngineProfile, FlashAttention, Overhead, Projector, Settings, Structure};
 use crate::units::Bytes;
 
 /// What a model takes, by pool and part.
@@ -141,6 +141,7 @@ pub fn bill(
         sizes: &sizes,
         backend,
         repacks: repacking(backend, profile, &places),
+        build: profile.build,
     };
     let computed = graph::compute(&load, draft.as_ref());
     lines.spread(Part::Compute, computed.basis, &computed.buffers.gpus, computed.buffers.host);
@@ -176,7 +177,7 @@ pub fn bill(
         },
         overhead,
         profile: profile.name.clone(),
-        assumptions: assumptions(structure, projector, settings, backend, overhead),
+        assumptions: assumptions(structure, projector, settings, backend, profile, overhead),
     }
 }
 
@@ -224,6 +225,7 @@ fn assumptions(
     projector: Option<&Projector>,
     settings: &Settings,
     backend: Backend,
+    profile: &EngineProfile,
     overhead: Option<Overhead>,
 ) -> Vec<String> {
     let mut assumptions = structure.notes.clone();
@@ -231,6 +233,10 @@ fn assumptions(
     if let Some(Overhead { bytes, least, most, basis: Basis::Guess }) = overhead {
         let name = backend.name();
         assumptions.push(format!("{name} takes about {bytes} on each GPU beside the model ({least} to {most} seen)"));
+    }
+    if profile.build < Build::OLDEST {
+        assumptions
+            .push(format!("builds of llama.cpp before {} may reserve some percent more or less", Build::OLDEST.0));
     }
     if drafts(structure, settings) != 0 {
         assumptions.push(format!("multi-token prediction drafts up to {DRAFTS} tokens at once"));

@@ -32,7 +32,7 @@ pub use buffer::BufferKind;
 pub use devices::{Backend, Devices, Gpu};
 pub use hyper::{Hyper, Hyperparameters};
 pub use overhead::Overhead;
-pub use profile::{EngineProfile, LogitRows};
+pub use profile::{Build, Change, Engine, EngineProfile, LogitRows, UnknownProfile};
 pub use projector::{ImageLimits, Projector, ProjectorBuffers};
 pub use settings::{CacheType, FlashAttention, GpuLayers, Settings};
 pub use structure::{BlockKind, Dimensions, Kind, Memory, Structure, StructureError};

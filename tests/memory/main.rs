@@ -15,6 +15,7 @@ use proptest::prelude::*;
 use truth::{structure, structures};
 
 mod accuracy;
+mod builds;
 mod mutations;
 mod properties;
 mod truth;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use fitwatch::memory::{
     Backend, Bill, CacheType, Devices, EngineProfile, FlashAttention, GpuLayers, Part, Pool, Projector, Settings,
-    Structure, TensorShape, bill,
+    Structure, TensorShape,
 };
 use fitwatch::units::Bytes;
 use proptest::prelude::*;

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use fitwatch::gguf::{Header, Metadata, Tensor, TensorType, Value};
 use fitwatch::memory::{
-    Backend, Bill, CacheType, Devices, EngineProfile, FlashAttention, Gpu, GpuLayers, ImageLimits, Kind, LogitRows,
-    Part, Pool, Projector, Settings, Structure, bill,
+    Backend, Bill, Build, CacheType, Devices, Engine, EngineProfile, FlashAttention, Gpu, GpuLayers, ImageLimits, Kind,
+    LogitRows, Part, Pool, Projector, Settings, Structure, bill,
 };
 use fitwatch::units::Bytes;
 use serde::Deserialize;
@@ -224,6 +224,8 @@ impl Case {
     pub(crate) fn profile(&self) -> EngineProfile {
         EngineProfile {
             name: "case".into(),
+            engine: Engine::Library,
+            build: Build::NEWEST,
             logit_rows: LogitRows::Count(self.n_outputs_max),
             cpu_repack: self.cpu_repack,
         }

@@ -117,7 +117,7 @@ impl Walk<'_> {
             return;
         }
         self.states[id.index()].holds = true;
-        if tensor.op.is_inplace() {
+        if self.backends.is_inplace(tensor.op) {
             for source in tensor.sources() {
                 if self.takes_over(id, source) {
                     return;

@@ -6,9 +6,9 @@ use super::fusion::{self, Kept};
 use super::room::{Buffer, ENDLESS};
 use super::tensor::{BackendId, Graph, Id, Op};
 use super::{cuda, metal, metal_order, rocm, vulkan, vulkan_order};
-use crate::memory::Backend;
 use crate::memory::buffer::BufferKind;
 use crate::memory::tensor::Cpu;
+use crate::memory::{Backend, Build, Change};
 use crate::units::Bytes;
 
 /// The back-ends of a load: its GPUs in order, then the CPU.
@@ -17,6 +17,7 @@ pub(super) struct Backends {
     kind: Backend,
     gpus: u8,
     repacks: Option<Cpu>,
+    build: Build,
 }
 
 /// From this many rows on an operation on weights in host memory is computed on a GPU
@@ -26,12 +27,27 @@ const OFFLOAD_ROWS: u64 = 32;
 impl Backends {
     /// Returns the back-ends of `gpus` devices of a kind.
     pub(super) fn new(kind: Backend, gpus: usize) -> Backends {
-        Backends { kind, gpus: u8::try_from(gpus).unwrap_or(u8::MAX - 1), repacks: None }
+        Backends { kind, gpus: u8::try_from(gpus).unwrap_or(u8::MAX - 1), repacks: None, build: Build::NEWEST }
     }
 
     /// Returns them beside a CPU that weights in host memory are laid out for.
     pub(super) const fn repacking(self, repacks: Option<Cpu>) -> Backends {
         Backends { repacks, ..self }
+    }
+
+    /// Returns them as a build has them.
+    pub(super) const fn of_build(self, build: Build) -> Backends {
+        Backends { build, ..self }
+    }
+
+    /// Returns whether the build has a change.
+    pub(super) const fn has(self, change: Change) -> bool {
+        self.build.has(change)
+    }
+
+    /// Returns whether a result may take the place of a source (`ggml_op_can_inplace`).
+    pub(super) const fn is_inplace(self, op: Op) -> bool {
+        op.is_inplace() && (!matches!(op, Op::Clamp) || self.has(Change::ClampInPlace))
     }
 
     /// Returns the kind of the GPUs.
@@ -74,8 +90,12 @@ impl Backends {
         let tensor = graph.get(id);
         let bytes = match self.kind {
             _ if backend == self.cpu() => tensor.bytes(),
-            Backend::Cuda if tensor.op == Op::FlashAttnExt => cuda::flash_attention_bytes(graph, id),
-            Backend::Rocm if tensor.op == Op::FlashAttnExt => rocm::flash_attention_bytes(graph, id),
+            Backend::Cuda | Backend::Rocm if tensor.op == Op::FlashAttnExt && self.has(Change::FlashScratch) => {
+                match self.kind {
+                    Backend::Rocm => rocm::flash_attention_bytes(graph, id),
+                    _ => cuda::flash_attention_bytes(graph, id),
+                }
+            }
             Backend::Metal => metal::allocated(graph, id),
             Backend::Cuda | Backend::Rocm | Backend::Vulkan | Backend::None => tensor.bytes(),
         };
@@ -107,9 +127,21 @@ impl Backends {
     pub(super) fn optimise(self, backend: BackendId, graph: &mut Graph, split: Range<usize>, kept: &mut Vec<Kept>) {
         match self.kind {
             _ if backend == self.cpu() => {}
-            Backend::Cuda | Backend::Rocm => fusion::optimise(graph, split, kept),
-            Backend::Metal => metal_order::optimise(graph, split, kept),
-            Backend::Vulkan => vulkan_order::optimise(graph, split, kept),
+            Backend::Cuda | Backend::Rocm => fusion::optimise(graph, split, kept, self.build),
+            Backend::Metal => {
+                let before = kept.len();
+                metal_order::optimise(graph, split, kept);
+                if !self.has(Change::MetalKeeps) {
+                    kept.truncate(before);
+                }
+            }
+            Backend::Vulkan => {
+                let before = kept.len();
+                vulkan_order::optimise(graph, split, kept);
+                if !self.has(Change::VulkanKeeps) {
+                    kept.truncate(before);
+                }
+            }
             Backend::None => {}
         }
     }

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::tensor::{F32, Graph, Home, Id, Op, Tensor};
+use crate::memory::{Build, Change};
 
 /// A tensor that must not be given back before another is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,15 +18,19 @@ pub(super) struct Kept {
 }
 
 /// Looks at the nodes of a split: may change their order, and adds what has to be kept.
-pub(super) fn optimise(graph: &mut Graph, split: Range<usize>, kept: &mut Vec<Kept>) {
-    join_shared_experts(graph, split.clone(), kept);
+pub(super) fn optimise(graph: &mut Graph, split: Range<usize>, kept: &mut Vec<Kept>, build: Build) {
+    if build.has(Change::JoinedExperts) {
+        join_shared_experts(graph, split.clone(), kept);
+    }
     let nodes = graph.nodes.get(split.clone()).unwrap_or_default();
     let mut at = 0;
     while let Some(&first) = nodes.get(at) {
         let rest = Rest { graph, nodes: &nodes[at..] };
         at += match graph.get(first).op {
-            Op::Mul => weighted_sum(rest, split.start + at, kept),
-            Op::SoftMax | Op::Sigmoid | Op::Softplus => router(rest, split.start + at, kept),
+            Op::Mul if build.has(Change::KeptExperts) => weighted_sum(rest, split.start + at, kept),
+            Op::SoftMax | Op::Sigmoid | Op::Softplus if build.has(Change::KeptRouters) => {
+                router(rest, split.start + at, kept)
+            }
             _ => 1,
         };
     }
@@ -358,7 +363,7 @@ mod tests {
     fn kept_until(graph: &mut Graph, node: Id) -> Vec<Id> {
         let mut kept = Vec::new();
         let all = 0..graph.nodes.len();
-        optimise(graph, all, &mut kept);
+        optimise(graph, all, &mut kept, Build::NEWEST);
         kept.iter().filter(|kept| graph.nodes[kept.until] == node).map(|kept| kept.tensor).collect()
     }
 

@@ -66,7 +66,7 @@ use super::place::{Device, Places};
 use super::sizes::Sizes;
 use super::structure::Structure;
 use super::tensor::Cpu;
-use super::{Backend, Basis, FlashAttention, Settings};
+use super::{Backend, Basis, Build, FlashAttention, Settings};
 use crate::units::Bytes;
 
 /// Copies of the inputs that several fully loaded GPUs keep to work in turns
@@ -87,6 +87,8 @@ pub(super) struct Load<'a> {
     pub(super) backend: Backend,
     /// The CPU that weights in host memory are laid out for.
     pub(super) repacks: Option<Cpu>,
+    /// The build of llama.cpp.
+    pub(super) build: Build,
 }
 
 /// What the graph of a load needs.
@@ -117,7 +119,7 @@ pub(super) fn compute(load: &Load, draft: Option<&Draft>) -> Computed {
     }
     let basis = match known {
         None => Basis::Guess,
-        Some(_) if borrows || draft.is_some() => Basis::Formula,
+        Some(_) if borrows || draft.is_some() || !is_held_against(load) => Basis::Formula,
         Some(_) => Basis::Exact,
     };
     Computed { buffers, flash_attention: uses.flash_attention, basis }
@@ -150,7 +152,7 @@ fn reserve(
     mut selection: Selection,
     known: Option<Uses>,
 ) -> (Spread, Uses, bool) {
-    let backends = Backends::new(load.backend, load.places.gpus()).repacking(load.repacks);
+    let backends = Backends::new(load.backend, load.places.gpus()).repacking(load.repacks).of_build(load.build);
     let mut uses = known;
     loop {
         let blocks = selection.blocks();
@@ -192,6 +194,7 @@ impl Worst<'_> {
             places,
             sizes,
             backends: self.backends,
+            build: self.load.build,
             blocks: self.blocks,
             // `graph_reserve` makes the tokens a multiple of the sequences.
             tokens: tokens.next_multiple_of(slots.max(1)),
@@ -237,6 +240,13 @@ impl Worst<'_> {
         let scheduled = schedule::schedule(&mut graph, self.backends, copies);
         (allocate::allocate(&graph, &scheduled, self.backends), graph.borrows)
     }
+}
+
+/// Returns whether buffers of the build were held against real ones: without a GPU those of many
+/// builds, with one those of the newest.
+fn is_held_against(load: &Load) -> bool {
+    let oldest = if load.places.gpus() == 0 { Build::OLDEST } else { Build::CURRENT };
+    load.build >= oldest
 }
 
 /// Returns the operations that are tried first, in order: one that is switched off may change where

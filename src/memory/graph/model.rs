@@ -12,7 +12,7 @@ use crate::memory::place::{Device, Places};
 use crate::memory::sizes::Sizes;
 use crate::memory::structure::{BlockKind, Structure};
 use crate::memory::tensor::{Role, Suffix, TensorShape};
-use crate::memory::{CacheType, Settings};
+use crate::memory::{Build, CacheType, Change, Settings};
 
 /// What a graph is built for.
 #[derive(Clone, Copy)]
@@ -22,6 +22,8 @@ pub(super) struct Plan<'a> {
     pub(super) places: &'a Places,
     pub(super) sizes: &'a Sizes,
     pub(super) backends: Backends,
+    /// The build of llama.cpp.
+    pub(super) build: Build,
     /// The blocks that are built, in order.
     pub(super) blocks: &'a [u32],
     /// Tokens of the micro-batch, a multiple of `slots`.
@@ -450,10 +452,12 @@ impl<'a> Builder<'a> {
             if wide == width { rows } else { g.pad(rows, [wide - width, 0, 0, 0]) }
         };
         let ids = self.input(I32, [tokens, 1, 1, 1]);
-        let given = self.input(F32, [wide, tokens, 1, 1]);
+        let has_given = self.plan.build.has(Change::GivenInput);
+        let given = if has_given { self.input(F32, [wide, tokens, 1, 1]) } else { Id::NONE };
         self.ids = ids;
         let from_tokens = of_tokens(self, ids);
-        let mixed = (!architecture::has_separate_batches(self.architecture())).then(|| {
+        let mixes = self.plan.build.has(Change::MixedInput) && !architecture::has_separate_batches(self.architecture());
+        let mixed = mixes.then(|| {
             let ids = self.input(I32, [tokens, 1, 1, 1]);
             let slots = self.input(I64, [tokens, 1, 1, 1]);
             let given = self.input(F32, [wide, tokens, 1, 1]);
@@ -480,9 +484,13 @@ impl<'a> Builder<'a> {
         // Images come with several parts, and are not multiplied.
         let tokens_only = scales && wide != width;
         if scaled || (tokens_only && (self.float(Hyper::EmbeddingScale) - 1.0).abs() > f32::EPSILON) {
-            let factors = self.input(F32, [1, tokens, 1, 1]);
             embeddings = self.contiguous(embeddings);
-            embeddings = self.mul(embeddings, factors);
+            embeddings = if self.plan.build.has(Change::MixedInput) {
+                let factors = self.input(F32, [1, tokens, 1, 1]);
+                self.mul(embeddings, factors)
+            } else {
+                self.scale(embeddings)
+            };
         }
         self.expand(embeddings);
         embeddings
