@@ -15,6 +15,7 @@ use proptest::prelude::*;
 use truth::{structure, structures};
 
 mod accuracy;
+mod projectors;
 mod truth;
 
 fn sum(bill: &Bill, pool: Pool, parts: &[Part]) -> u64 {
