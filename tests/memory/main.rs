@@ -17,6 +17,7 @@ use truth::{structure, structures};
 mod accuracy;
 mod builds;
 mod mutations;
+mod projectors;
 mod properties;
 mod truth;
 

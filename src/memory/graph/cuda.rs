@@ -45,6 +45,7 @@ pub(super) fn supports(graph: &Graph, id: Id) -> bool {
         Op::GroupNorm => a.is_contiguous(),
         Op::Roll => a.kind == F32 && a.is_contiguous(),
         Op::Im2col | Op::Conv2d => a.is_contiguous() && b.is_contiguous(),
+        Op::Conv2dDw => matches!(a.kind, F32 | F16) && b.kind == F32,
         Op::SsmConv => a.ne[1].is_multiple_of(128),
         Op::SsmScan => scans(graph, tensor),
         Op::LightningIndexer => indexes(a, b),

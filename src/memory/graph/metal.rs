@@ -47,6 +47,7 @@ pub(super) fn supports(graph: &Graph, id: Id) -> bool {
         Op::Concat => a.kind == b.kind && joins(a.kind),
         Op::Im2col => b.is_contiguous() && b.kind == F32,
         Op::Conv2d => a.is_contiguous() && b.kind == F32 && is_float(a.kind),
+        Op::Conv2dDw => b.kind == F32 && is_float(a.kind),
         Op::Upscale | Op::Pad | Op::Pool2d => a.kind == F32,
         Op::Pool1d => a.kind == F32 && a.is_contiguous(),
         Op::Roll => a.is_contiguous(),
