@@ -3,6 +3,7 @@
 //! Formats are not a contract: every parse is tolerant, reads a white-list of keys and never a
 //! token, key, chat or prompt. Reading the files is left to [`crate::host`].
 
+mod answers;
 mod effective;
 mod home;
 mod loose;
@@ -10,6 +11,10 @@ mod runtime;
 mod saved;
 mod settings;
 
+pub use answers::{
+    Activity, Ask, Asked, EngineKind, EngineProcess, LoadedKind, LoadedModel, OwnEstimate, Program, Round,
+    RunningBackend, Said, Scan, Unloaded,
+};
 pub use effective::{SettingsBasis, SettingsFor, settings_for};
 pub use home::{Home, HomeBasis, ModelsFolder, models_folder, old_layout, pointer_file, resolve_home};
 pub use runtime::{Runtime, parse_build, parse_preferences};
