@@ -22,6 +22,8 @@ pub struct Ask {
     pub scan: Scan,
     /// The file that holds an API token, where the user gives one.
     pub token_file: Option<PathBuf>,
+    /// No port is asked.
+    pub processes_only: bool,
 }
 
 /// Which processes a round looks at.
