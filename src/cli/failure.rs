@@ -26,7 +26,7 @@ pub(super) enum Failure {
         nearest: Vec<String>,
     },
     /// No loaded model is meant, or several.
-    #[error("no loaded model, or more than one, is meant by `{}`", safe(asked))]
+    #[error("{} `{}`", if means_several(asked, loaded) { "several loaded models match" } else { "no loaded model is called" }, safe(asked))]
     NoSuchInstance {
         /// What was asked for.
         asked: String,
@@ -73,7 +73,7 @@ pub(super) enum Failure {
 
 /// Returns whether the nearest models are what was asked for, only too many.
 fn means_several(asked: &str, nearest: &[String]) -> bool {
-    nearest.first().is_some_and(|id| id.to_lowercase().contains(&asked.to_lowercase()))
+    nearest.iter().any(|id| id.to_lowercase().contains(&asked.to_lowercase()))
 }
 
 /// A failure as JSON.
