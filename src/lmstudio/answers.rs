@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::LoadSettings;
+use crate::library::FileIdentity;
 use crate::memory::{CacheType, FlashAttention};
 use crate::units::{Bytes, Span};
 
@@ -202,6 +203,20 @@ pub struct EngineProcess {
     pub runtime: Option<String>,
     /// What its command line asks for; a shared worker's names no model.
     pub asked: Asked,
+    /// The model's file as it was found on disk, links resolved.
+    pub file: Option<EngineFile>,
+}
+
+/// The file that a process was started with, as it was found on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineFile {
+    /// Its path with links resolved.
+    #[serde(serialize_with = "crate::paths::lossy")]
+    pub path: PathBuf,
+    /// What makes it the same file under another path.
+    pub identity: FileIdentity,
+    /// Its length.
+    pub bytes: Bytes,
 }
 
 /// The kinds of process that hold models.

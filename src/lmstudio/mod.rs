@@ -4,19 +4,23 @@
 //! token, key, chat or prompt. Reading the files is left to [`crate::host`].
 
 mod answers;
+mod command_line;
 mod effective;
 mod home;
 mod loose;
+mod processes;
 mod runtime;
 mod saved;
 mod settings;
 
 pub use answers::{
-    Activity, Ask, Asked, EngineKind, EngineProcess, LoadedKind, LoadedModel, OwnEstimate, Program, Round,
+    Activity, Ask, Asked, EngineFile, EngineKind, EngineProcess, LoadedKind, LoadedModel, OwnEstimate, Program, Round,
     RunningBackend, Said, Scan, Unloaded,
 };
+pub use command_line::parse_command_line;
 pub use effective::{SettingsBasis, SettingsFor, settings_for};
 pub use home::{Home, HomeBasis, ModelsFolder, models_folder, old_layout, pointer_file, resolve_home};
+pub use processes::{BackendProcess, Premises, ProcessRow, Sighted, is_of_interest, sight};
 pub use runtime::{Runtime, parse_build, parse_preferences};
 pub use saved::{LoadSettings, parse_model_config};
 pub use settings::{AppSettings, DefaultContext, parse_settings};
