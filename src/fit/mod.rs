@@ -10,6 +10,7 @@ mod advice;
 mod plan;
 mod search;
 mod supply;
+mod unload;
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use advice::advice;
 pub use plan::{Plan, judge, largest_context};
 pub use supply::{GpuSupply, Sense, Supply};
+pub use unload::{Held, IfUnloaded, if_unloaded};
 
 use crate::memory::Settings;
 use crate::units::Bytes;
