@@ -7,7 +7,7 @@ use super::loose::{boolean, count, ratio, unwrapped, white_listed};
 use crate::memory::CacheType;
 
 /// The most slots LM Studio allows.
-const MOST_SESSIONS: u32 = 1_023;
+pub(super) const MOST_SESSIONS: u32 = 1_023;
 
 /// The load settings that a per-model file names; what it leaves out is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -43,11 +43,17 @@ pub struct LoadSettings {
 /// one counts.
 pub fn parse_model_config(text: &str) -> Result<LoadSettings, String> {
     let values = white_listed(text, &["load"])?;
-    let fields = values.get("load").and_then(|load| load.get("fields"));
-    let fields = match fields {
+    fields(values.get("load")).ok_or_else(|| "load.fields is no list".into())
+}
+
+/// Reads `{"fields": [{"key": …, "value": …}, …]}`, as LM Studio writes load settings everywhere: in
+/// files, and where it tells with which a model is loaded. `None` where the fields are no list; none
+/// at all are no settings.
+pub(super) fn fields(list: Option<&Value>) -> Option<LoadSettings> {
+    let fields = match list.and_then(|list| list.get("fields")) {
         None => &[],
         Some(Value::Array(fields)) => fields.as_slice(),
-        Some(_) => return Err("load.fields is no list".into()),
+        Some(_) => return None,
     };
     let mut settings = LoadSettings::default();
     let mut half_precision = None;
@@ -66,7 +72,7 @@ pub fn parse_model_config(text: &str) -> Result<LoadSettings, String> {
         settings.cache_type_k.get_or_insert(CacheType::F32);
         settings.cache_type_v.get_or_insert(CacheType::F32);
     }
-    Ok(settings)
+    Some(settings)
 }
 
 impl LoadSettings {
