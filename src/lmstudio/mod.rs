@@ -7,6 +7,8 @@ mod answers;
 mod command_line;
 mod effective;
 mod home;
+mod hub;
+mod index;
 mod loose;
 mod processes;
 mod runtime;
@@ -20,7 +22,12 @@ pub use answers::{
 pub use command_line::parse_command_line;
 pub use effective::{SettingsBasis, SettingsFor, settings_for};
 pub use home::{Home, HomeBasis, ModelsFolder, models_folder, old_layout, pointer_file, resolve_home};
+pub use hub::{Hub, VirtualModel, parse_virtual_model, repositories, virtual_model, virtual_model_of};
+pub use index::{IndexHint, IndexHints, parse_index};
 pub use processes::{BackendProcess, Premises, ProcessRow, Sighted, is_of_interest, sight};
-pub use runtime::{Runtime, parse_build, parse_preferences};
+pub use runtime::{
+    Accelerator, HardwareSettings, Manifest, Runtime, SelectedRuntime, parse_build, parse_hardware, parse_manifest,
+    parse_preferences,
+};
 pub use saved::{LoadSettings, parse_model_config};
 pub use settings::{AppSettings, DefaultContext, parse_settings};
