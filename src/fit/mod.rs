@@ -34,6 +34,9 @@ pub struct Fit {
     /// The largest context that fits fully right now; `None` where none does, or where it was not
     /// asked for (it costs a few bills, so the tray leaves it out).
     pub largest_context: Option<u32>,
+    /// Which loaded models would have to go for a better verdict right now; `None` where that would
+    /// change nothing.
+    pub if_unloaded: Option<IfUnloaded>,
 }
 
 /// One verdict and its numbers.

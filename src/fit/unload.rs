@@ -38,9 +38,8 @@ impl Held {
 
 /// Returns the fewest loaded models, and of as few the smallest, without which the model gets the best
 /// verdict that unloading can give it; nothing where no unloading gives it a better one.
-pub fn if_unloaded(plan: &Plan, supply: &Supply, held: &[Held]) -> Option<IfUnloaded> {
-    let mut plan = plan.clone();
-    let now = judge(&mut plan, supply).verdict;
+pub fn if_unloaded(plan: &mut Plan, supply: &Supply, held: &[Held]) -> Option<IfUnloaded> {
+    let now = judge(plan, supply).verdict;
     if matches!(now, Verdict::FullGpu | Verdict::Unknown) || (now == Verdict::CpuOnly && supply.gpus.is_empty()) {
         return None;
     }
@@ -50,7 +49,7 @@ pub fn if_unloaded(plan: &Plan, supply: &Supply, held: &[Held]) -> Option<IfUnlo
     let mut best: Option<(Verdict, usize, Bytes, IfUnloaded)> = None;
     for choice in 1..1_usize << held.len() {
         let gone: Vec<&Held> = (0..held.len()).filter(|bit| choice >> bit & 1 == 1).map(|bit| held[bit]).collect();
-        let judgement = judge(&mut plan, &supply.without(&gone));
+        let judgement = judge(plan, &supply.without(&gone));
         let rank = (judgement.verdict, gone.len(), gone.iter().map(|held| held.bytes()).sum());
         let is_better = best.as_ref().is_none_or(|(verdict, count, bytes, _)| rank < (*verdict, *count, *bytes));
         if judgement.verdict < now && is_better {
@@ -64,7 +63,8 @@ pub fn if_unloaded(plan: &Plan, supply: &Supply, held: &[Held]) -> Option<IfUnlo
 
 impl Supply {
     /// Returns what can be had once these are unloaded.
-    fn without(&self, gone: &[&Held]) -> Supply {
+    #[must_use]
+    pub fn without(&self, gone: &[&Held]) -> Supply {
         let mut supply = self.clone();
         for held in gone {
             for (gpu, bytes) in supply.gpus.iter_mut().zip(&held.gpus) {

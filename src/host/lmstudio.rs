@@ -187,13 +187,13 @@ fn hub(home: &Home) -> PathBuf {
 
 /// Reads every `<owner>/<name>/model.yaml`.
 fn read_hub(folder: &Path, notes: &mut Vec<String>) -> Hub {
-    let mut found = Hub::new();
+    let mut found = BTreeMap::new();
     let mut entries = 0;
     for owner in names_in(folder, &mut entries) {
         for name in names_in(&folder.join(&owner), &mut entries) {
             if found.len() >= VIRTUAL_MODELS {
                 notes.push("LM Studio's folder of virtual models is too large to read as a whole".into());
-                return found;
+                return Hub::new(found);
             }
             let path = folder.join(&owner).join(&name).join("model.yaml");
             let parsed = read_whole(&path, VIRTUAL_MODEL_LIMIT, |text| {
@@ -210,7 +210,7 @@ fn read_hub(folder: &Path, notes: &mut Vec<String>) -> Hub {
             }
         }
     }
-    found
+    Hub::new(found)
 }
 
 /// Returns the names in a folder that are text, in order.

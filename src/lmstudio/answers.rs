@@ -3,11 +3,12 @@
 //! Every side is optional and none is trusted alone: the internal websocket, the REST interfaces
 //! and the processes each tell what they can, and the rest of this module joins them.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::LoadSettings;
+use super::{IndexHints, LoadSettings};
 use crate::library::FileIdentity;
 use crate::memory::{CacheType, FlashAttention};
 use crate::units::{Bytes, Span};
@@ -23,6 +24,10 @@ pub struct Ask {
     pub scan: Scan,
     /// The file that holds an API token, where the user gives one.
     pub token_file: Option<PathBuf>,
+    /// No port is asked.
+    pub processes_only: bool,
+    /// Keys that LM Studio's index is to be asked for: nothing else tells which files they mean.
+    pub in_doubt: BTreeSet<String>,
 }
 
 /// Which processes a round looks at.
@@ -63,6 +68,10 @@ pub struct Round {
     pub rest: Said<Vec<LoadedModel>>,
     /// The processes that hold models.
     pub processes: Said<Vec<EngineProcess>>,
+    /// What of the processes cannot be looked at, in words for the user.
+    pub notes: Vec<String>,
+    /// What LM Studio's index says of the keys that were in doubt.
+    pub hints: IndexHints,
 }
 
 /// What one side says.
@@ -95,6 +104,8 @@ pub struct RunningBackend {
     pub internal_port: Option<u16>,
     /// The port of the user's HTTP server, where it answers.
     pub user_port: Option<u16>,
+    /// LM Link's name of this machine, where it tells.
+    pub local_device: Option<String>,
 }
 
 /// The programs that may run as LM Studio's back-end.

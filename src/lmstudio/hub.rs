@@ -17,8 +17,14 @@ const NODES: usize = 20_000;
 /// A virtual model may stand for another one, so many times over.
 const GENERATIONS: usize = 8;
 
-/// The virtual models by `owner/name`.
-pub type Hub = BTreeMap<String, VirtualModel>;
+/// The virtual models.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Hub {
+    /// By `owner/name`.
+    models: BTreeMap<String, VirtualModel>,
+    /// The key that stands for a repository of files, in lower case; nothing where several do.
+    standing: BTreeMap<String, Option<String>>,
+}
 
 /// A virtual model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -41,39 +47,59 @@ pub fn parse_virtual_model(text: &str) -> Result<VirtualModel, String> {
     Ok(VirtualModel { bases: bases(base.unwrap_or(&Value::Null)), load })
 }
 
-/// Returns the repositories of files that a key of the hub stands for, in lower case.
-pub fn repositories(hub: &Hub, key: &str) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    let mut seen = BTreeSet::new();
-    let mut wanted = vec![key.to_owned()];
-    for _ in 0..GENERATIONS {
-        let mut next = Vec::new();
-        for key in wanted.drain(..) {
-            let Some(model) = virtual_model(hub, &key).filter(|_| seen.insert(key.to_lowercase())) else { continue };
-            for base in &model.bases {
-                match virtual_model(hub, base) {
-                    Some(_) if !base.eq_ignore_ascii_case(&key) => next.push(base.clone()),
-                    _ => drop(found.insert(base.to_lowercase())),
-                }
+impl Hub {
+    /// Returns the hub of these virtual models, by `owner/name`.
+    pub fn new(models: BTreeMap<String, VirtualModel>) -> Hub {
+        let mut hub = Hub { models, standing: BTreeMap::new() };
+        for key in hub.models.keys() {
+            for repository in hub.repositories(key) {
+                hub.standing.entry(repository).and_modify(|only| *only = None).or_insert_with(|| Some(key.clone()));
             }
         }
-        wanted = next;
+        hub
     }
-    found
-}
 
-/// Returns the virtual model of a key, with or without the variant behind an `@`.
-pub fn virtual_model<'a>(hub: &'a Hub, key: &str) -> Option<&'a VirtualModel> {
-    let key = key.split('@').next().unwrap_or(key);
-    hub.get(key).or_else(|| hub.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, model)| model))
-}
+    /// Returns the virtual models by `owner/name`.
+    pub fn models(&self) -> &BTreeMap<String, VirtualModel> {
+        &self.models
+    }
 
-/// Returns the one virtual model that stands for a repository of files, with its key.
-pub fn virtual_model_of<'a>(hub: &'a Hub, publisher: &str, repository: &str) -> Option<(&'a str, &'a VirtualModel)> {
-    let name = format!("{publisher}/{repository}").to_lowercase();
-    let mut standing = hub.iter().filter(|(key, _)| repositories(hub, key).contains(&name));
-    let (key, model) = standing.next()?;
-    standing.next().is_none().then_some((key, model))
+    /// Returns the virtual model of a key, whatever its case, with or without the variant behind an `@`.
+    pub fn get(&self, key: &str) -> Option<&VirtualModel> {
+        let key = key.split('@').next().unwrap_or(key);
+        let same = || self.models.iter().find(|(name, _)| name.eq_ignore_ascii_case(key));
+        self.models.get(key).or_else(|| same().map(|(_, model)| model))
+    }
+
+    /// Returns the repositories of files that a key stands for, in lower case.
+    pub fn repositories(&self, key: &str) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        let mut seen = BTreeSet::new();
+        let mut wanted = vec![key.to_owned()];
+        for _ in 0..GENERATIONS {
+            let mut next = Vec::new();
+            for key in wanted.drain(..) {
+                let Some(model) = self.get(&key).filter(|_| seen.insert(key.to_lowercase())) else { continue };
+                for base in &model.bases {
+                    match self.get(base) {
+                        Some(_) if !base.eq_ignore_ascii_case(&key) => next.push(base.clone()),
+                        _ => drop(found.insert(base.to_lowercase())),
+                    }
+                }
+            }
+            wanted = next;
+        }
+        found
+    }
+
+    /// Returns the one virtual model that stands for a repository of files, with its key.
+    pub fn standing_for(&self, publisher: &str, repository: &str) -> Option<(&str, &VirtualModel)> {
+        if self.standing.is_empty() {
+            return None;
+        }
+        let key = self.standing.get(&format!("{publisher}/{repository}").to_lowercase())?.as_deref()?;
+        Some((key, self.models.get(key)?))
+    }
 }
 
 /// Returns what `base` names: one text, or a list of texts and `{key, sources}`.
@@ -238,21 +264,21 @@ mod tests {
 
     #[test]
     fn a_virtual_model_may_stand_for_another_one_or_for_itself() {
-        let hub = Hub::from([
+        let hub = Hub::new(BTreeMap::from([
             ("me/mine".to_owned(), virtual_of(&["qwen/qwen3-8b"])),
             ("qwen/qwen3-8b".to_owned(), virtual_of(&["lmstudio-community/Qwen3-8B-GGUF"])),
             ("round/one".to_owned(), virtual_of(&["round/two"])),
             ("round/two".to_owned(), virtual_of(&["round/one"])),
             ("self/same".to_owned(), virtual_of(&["self/same"])),
-        ]);
+        ]));
         let repository = BTreeSet::from(["lmstudio-community/qwen3-8b-gguf".to_owned()]);
-        assert_eq!(repositories(&hub, "me/mine"), repository);
-        assert_eq!(repositories(&hub, "Qwen/Qwen3-8B@q4_k_m"), repository);
-        assert_eq!(repositories(&hub, "round/one"), BTreeSet::new());
-        assert_eq!(repositories(&hub, "self/same"), BTreeSet::from(["self/same".to_owned()]));
-        assert_eq!(repositories(&hub, "unknown"), BTreeSet::new());
-        assert_eq!(virtual_model_of(&hub, "LMStudio-Community", "Qwen3-8B-GGUF"), None, "two stand for it");
-        assert_eq!(virtual_model_of(&hub, "self", "same").map(|(key, _)| key), Some("self/same"));
+        assert_eq!(hub.repositories("me/mine"), repository);
+        assert_eq!(hub.repositories("Qwen/Qwen3-8B@q4_k_m"), repository);
+        assert_eq!(hub.repositories("round/one"), BTreeSet::new());
+        assert_eq!(hub.repositories("self/same"), BTreeSet::from(["self/same".to_owned()]));
+        assert_eq!(hub.repositories("unknown"), BTreeSet::new());
+        assert_eq!(hub.standing_for("LMStudio-Community", "Qwen3-8B-GGUF"), None, "two stand for it");
+        assert_eq!(hub.standing_for("Self", "same").map(|(key, _)| key), Some("self/same"));
     }
 
     proptest! {

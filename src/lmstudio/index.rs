@@ -9,6 +9,7 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The rows of a cache that are looked at.
@@ -18,11 +19,12 @@ const ROWS: usize = 50_000;
 pub type IndexHints = BTreeMap<String, IndexHint>;
 
 /// What the index says of a key; of several rows the first that tells something.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexHint {
     /// `indexedModelIdentifier` of the files, of a virtual model those it stands for.
     pub identifier: Option<String>,
     /// The file.
+    #[serde(serialize_with = "crate::paths::lossy_option")]
     pub path: Option<PathBuf>,
 }
 

@@ -82,32 +82,37 @@ impl Runtime {
         &self.name
     }
 
-    /// Returns what its name says that it computes on beside the CPU. A name of LM Studio's own pattern
-    /// without such a word is the CPU's.
+    /// Returns what its name says that it computes on beside the CPU.
     pub fn accelerator(&self) -> Accelerator {
-        let name = self.name.to_ascii_lowercase();
-        let words = || name.split(['-', '_']);
-        let says = |known: &[&str]| words().any(|word| known.iter().any(|known| word.starts_with(known)));
-        if says(&["cuda"]) {
-            Accelerator::Cuda
-        } else if says(&["vulkan"]) {
-            Accelerator::Vulkan
-        } else if says(&["rocm", "hip"]) {
-            Accelerator::Rocm
-        } else if says(&["metal"]) {
-            Accelerator::Metal
-        } else if says(&["nvidia", "amd", "intel", "apple", "sycl", "oneapi", "opencl", "directml", "musa", "cann"]) {
-            Accelerator::Other
-        } else if name.starts_with("llama.cpp-") && says(&["x86", "x64", "arm64", "aarch64"]) {
-            Accelerator::None
-        } else {
-            Accelerator::Unknown
-        }
+        accelerator_of(&self.name)
     }
 
     /// Returns the name of its folder below `extensions/backends`.
     pub fn folder(&self) -> String {
         format!("{}-{}", self.name, self.version)
+    }
+}
+
+/// Returns what a runtime of this name, or in a folder of this name, computes on beside the CPU. A name
+/// of LM Studio's own pattern that does not say is the CPU's.
+pub fn accelerator_of(name: &str) -> Accelerator {
+    let name = name.to_ascii_lowercase();
+    let words = || name.split(['-', '_']);
+    let says = |known: &[&str]| words().any(|word| known.iter().any(|known| word.starts_with(known)));
+    if says(&["cuda"]) {
+        Accelerator::Cuda
+    } else if says(&["vulkan"]) {
+        Accelerator::Vulkan
+    } else if says(&["rocm", "hip"]) {
+        Accelerator::Rocm
+    } else if says(&["metal"]) {
+        Accelerator::Metal
+    } else if says(&["nvidia", "amd", "intel", "apple", "sycl", "oneapi", "opencl", "directml", "musa", "cann"]) {
+        Accelerator::Other
+    } else if name.starts_with("llama.cpp-") && says(&["x86", "x64", "arm64", "aarch64"]) {
+        Accelerator::None
+    } else {
+        Accelerator::Unknown
     }
 }
 

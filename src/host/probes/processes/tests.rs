@@ -35,7 +35,7 @@ impl Machine {
     }
 
     fn ask(&self, scan: Scan) -> Ask {
-        Ask { home: self.path("home"), models: vec![self.path("models")], scan, token_file: None }
+        Ask { home: self.path("home"), models: vec![self.path("models")], scan, ..Ask::default() }
     }
 
     fn process(&self, pid: u32, program: &Path, argv: &[&str], started: u64) {
