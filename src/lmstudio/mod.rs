@@ -8,11 +8,16 @@
 mod answers;
 mod backend;
 mod calls;
+mod command_line;
 mod effective;
 mod home;
+mod hub;
+mod index;
 mod instances;
 mod loose;
+mod mapping;
 mod pace;
+mod processes;
 mod rest;
 mod runtime;
 mod saved;
@@ -21,7 +26,7 @@ mod socket;
 mod token;
 
 pub use answers::{
-    Activity, Ask, Asked, EngineKind, EngineProcess, LoadedKind, LoadedModel, OwnEstimate, Program, Round,
+    Activity, Ask, Asked, EngineFile, EngineKind, EngineProcess, LoadedKind, LoadedModel, OwnEstimate, Program, Round,
     RunningBackend, Said, Scan, Unloaded,
 };
 pub use backend::{
@@ -29,12 +34,20 @@ pub use backend::{
     parse_internal_server, parse_pid_lock, parse_status, parse_user_server, ports, program,
 };
 pub use calls::{Endpoint, Namespace, Route};
-pub use effective::{SettingsBasis, SettingsFor, loaded_settings, settings_for};
+pub use command_line::parse_command_line;
+pub use effective::{Layers, SettingsBasis, SettingsFor, loaded_settings, saved_for, settings_for};
 pub use home::{Home, HomeBasis, ModelsFolder, models_folder, old_layout, pointer_file, resolve_home};
-pub use instances::{Instance, Instances, Mapping, Source, Whereabouts, mapping};
+pub use hub::{Hub, VirtualModel, parse_virtual_model};
+pub use index::{IndexHint, IndexHints, parse_index};
+pub use instances::{Instance, Instances, Source, Whereabouts};
+pub use mapping::{Mapping, Shelves, mapping};
 pub use pace::{Pace, Standing};
+pub use processes::{BackendProcess, Premises, ProcessRow, Sighted, is_of_interest, sight};
 pub use rest::{RestAnswer, is_refused, parse_models_v0, parse_models_v1, parse_unload, unload_body};
-pub use runtime::{Runtime, parse_build, parse_preferences};
+pub use runtime::{
+    Accelerator, HardwareSettings, Manifest, Runtime, SelectedRuntime, accelerator_of, parse_build, parse_hardware,
+    parse_manifest, parse_preferences,
+};
 pub use saved::{LoadSettings, parse_model_config};
 pub use settings::{AppSettings, DefaultContext, parse_settings};
 pub use socket::{
