@@ -23,6 +23,8 @@ use tempfile::TempDir;
 
 mod changes;
 mod effective_settings;
+mod loaded_settings;
+mod more_files;
 mod on_disk;
 mod per_model_file;
 mod settings_json;
