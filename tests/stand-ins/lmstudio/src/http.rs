@@ -259,7 +259,7 @@ async fn misbehave(stream: &mut TcpStream, shared: &Shared, trouble: Trouble, mu
             write(stream, shared, &bytes).await;
         }
         Trouble::Padded { bytes } => {
-            right.body = format!("{:bytes$}", right.body);
+            right.body = padded(right.body, bytes);
             return send(stream, shared, &right).await;
         }
         Trouble::Endless => {
@@ -289,6 +289,12 @@ async fn misbehave(stream: &mut TcpStream, shared: &Shared, trouble: Trouble, mu
         }
     }
     false
+}
+
+/// Returns a text with white space after it, up to a size.
+pub(crate) fn padded(mut text: String, bytes: usize) -> String {
+    text.extend(std::iter::repeat_n(' ', bytes.saturating_sub(text.len())));
+    text
 }
 
 /// Writes bytes and counts them; tells whether they went out.

@@ -286,8 +286,9 @@ impl StandIn {
         let (end, ended) = mpsc::channel();
         let shared = self.shared.clone();
         let task = runtime.spawn(async move {
-            // Dropped last, after the listener and the connections are gone.
+            // Dropped from below: the listener and the connections are gone when this is.
             let _end = end;
+            let listener = listener;
             let mut connections = JoinSet::new();
             loop {
                 tokio::select! {

@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::Shared;
 use crate::faults::Trouble;
-use crate::http::{call, hang, reset, write};
+use crate::http::{call, hang, padded, reset, write};
 use crate::record::{Authorization, Port};
 use crate::world::error;
 
@@ -273,7 +273,7 @@ impl Connection {
                     && self.stream.send(Message::text("[null]")).await.is_ok()
                     && self.stream.send(junk).await.is_ok()
             }
-            Trouble::Padded { bytes } => self.send_text(format!("{:bytes$}", right.to_string())).await,
+            Trouble::Padded { bytes } => self.send_text(padded(right.to_string(), bytes)).await,
             Trouble::Endless => {
                 let mut number = 0;
                 loop {
