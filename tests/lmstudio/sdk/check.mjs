@@ -11,6 +11,7 @@ const isNew = sdk === "sdk-2";
 const { LMStudioClient } = await import(sdk);
 
 const TOKEN = "sk-lm-Ab3dEf7h:0123456789abcdefghij";
+const AWAY = "c0ffee0123456789c0ffee0123456789";
 let compared = 0;
 
 for (const port of ["internal_port", "user_port"]) {
@@ -51,6 +52,8 @@ async function everything(port) {
     if (isNew) {
         const info = { pid: standIn.where.pid, isDaemon: scenario.is_daemon, version: scenario.version };
         same(await client.system.getInfo(), info);
+        const link = await client.repository.lmLink.status();
+        same([link.deviceIdentifier, link.peers.map((peer) => peer.deviceIdentifier)], [null, [AWAY]]);
         const usage = await client.llm.estimateResourcesUsage("qwen3-8b", { contextLength: 1_000, gpu: { ratio: "off" } });
         const bytes = models.get("qwen3-8b").sizeBytes;
         same(usage, {

@@ -58,17 +58,21 @@ pub enum Nature {
 }
 
 /// What may be read: nothing here wakes, loads or changes anything.
-const READS: [&str; 24] = [
+const READS: [&str; 29] = [
     "GET /lms-status",
     "GET /lmstudio-greeting",
     "GET /api/v1/models",
     "GET /api/v0/models",
+    "GET /api/v0/models/*",
+    "GET /v1/models",
     "WS /llm",
     "WS /embedding",
     "WS /system",
+    "WS /repository",
     "AUTH /llm",
     "AUTH /embedding",
     "AUTH /system",
+    "AUTH /repository",
     "RPC llm.listLoaded",
     "RPC llm.getModelInfo",
     "RPC llm.getLoadConfig",
@@ -82,6 +86,7 @@ const READS: [&str; 24] = [
     "RPC system.listDownloadedModels",
     "RPC system.info",
     "RPC system.version",
+    "RPC repository.lmLinkStatus",
     "KEEPALIVE *",
 ];
 

@@ -37,6 +37,8 @@ pub struct Scenario {
     pub user_port: Option<u16>,
     /// Routes (`/api/v1/models`) and endpoints (`llm.getLoadConfig`) that this version does not have; a `*` at the end stands for any rest.
     pub without: Vec<String>,
+    /// This machine's own name among LM Link's devices; none where it takes no part.
+    pub device: Option<String>,
     /// The downloaded models.
     pub models: Vec<Model>,
     /// The loaded instances.
@@ -168,6 +170,7 @@ impl Default for Scenario {
             internal_port: None,
             user_port: None,
             without: Vec::new(),
+            device: None,
             models: Vec::new(),
             loaded: Vec::new(),
             files: BTreeMap::new(),
@@ -194,7 +197,7 @@ impl Scenario {
     pub fn of_version(mut self, version: &str) -> Scenario {
         // REST v0 came with 0.3.6 and v1 with 0.4.0; what the endpoints of the websocket came with
         // is not written down anywhere, but the states and the estimate are the newest of them.
-        const SINCE: [((u32, u32, u32), &str); 8] = [
+        const SINCE: [((u32, u32, u32), &str); 9] = [
             ((0, 3, 6), "/api/v0/*"),
             ((0, 3, 27), "llm.estimateModelUsage"),
             ((0, 3, 27), "embedding.estimateModelUsage"),
@@ -203,6 +206,7 @@ impl Scenario {
             ((0, 4, 0), "embedding.getInstanceProcessingState"),
             ((0, 4, 0), "system.info"),
             ((0, 4, 0), "/lms-status"),
+            ((0, 4, 0), "repository.lmLinkStatus"),
         ];
         let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
         let mut next = || numbers.next().unwrap_or(0);

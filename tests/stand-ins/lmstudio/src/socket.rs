@@ -226,7 +226,8 @@ impl Connection {
             Some(Ok(Some(result))) => Some(json!({ "type": "rpcResult", "callId": id, "result": result })),
             Some(Ok(None)) => Some(json!({ "type": "rpcResult", "callId": id })),
             Some(Err(error)) => Some(json!({ "type": "rpcError", "callId": id, "error": error })),
-            None if ["llm", "embedding", "system"].contains(&self.namespace.as_str()) => {
+            // Of the others it has just a few, and those that are left out on purpose.
+            None if ["llm", "embedding", "system"].contains(&self.namespace.as_str()) || endpoint == "lmLinkStatus" => {
                 let warning = format!("Received rpcCall for unknown endpoint, endpoint = {endpoint}");
                 self.warning(&warning, "rpcEndpointUnknown")
             }
@@ -345,7 +346,7 @@ fn check(endpoint: &str, parameter: Option<&Value>) -> Result<(), String> {
         };
     };
     match endpoint {
-        "listLoaded" | "listDownloadedModels" | "version" | "info" => fails("Expected undefined"),
+        "listLoaded" | "listDownloadedModels" | "version" | "info" | "lmLinkStatus" => fails("Expected undefined"),
         "getModelInfo" | "getLoadConfig" | "getInstanceProcessingState" if !is_specifier(&parameter["specifier"]) => {
             fails("specifier: Invalid input")
         }

@@ -83,6 +83,7 @@ impl World {
                 let (version, is_daemon) = (&self.scenario.version, self.scenario.is_daemon);
                 Ok(Some(json!({ "pid": std::process::id(), "isDaemon": is_daemon, "version": version })))
             }
+            ("repository", "lmLinkStatus") => Ok(Some(self.link())),
             ("llm" | "embedding", "listLoaded") => Ok(Some(
                 self.of_type(namespace).iter().map(|(instance, model)| instance_info(instance, model)).collect(),
             )),
@@ -130,6 +131,23 @@ impl World {
             .filter(|model| keys.insert(&model.model_key))
             .map(|model| json!(told(model)))
             .collect()
+    }
+
+    /// Returns the devices of LM Link.
+    fn link(&self) -> Value {
+        let own = &self.scenario.device;
+        let of_models = self.scenario.models.iter().filter_map(|model| model.device_identifier.as_ref());
+        let of_instances = self.scenario.loaded.iter().filter_map(|instance| instance.device_identifier.as_ref());
+        let others: BTreeSet<&String> =
+            of_models.chain(of_instances).filter(|device| Some(*device) != own.as_ref()).collect();
+        let peer = |device| json!({ "deviceIdentifier": device, "deviceName": "another", "status": "connected" });
+        json!({
+            "status": if own.is_some() { "online" } else { "offline" },
+            "issues": [],
+            "peers": others.into_iter().map(peer).collect::<Value>(),
+            "deviceIdentifier": own,
+            "deviceName": "this one",
+        })
     }
 
     fn specified(&self, namespace: &str, specifier: &Value) -> Option<(&Instance, &Model)> {

@@ -213,6 +213,19 @@ fn an_instance_elsewhere_is_told_apart_by_the_websocket_only() {
 }
 
 #[test]
+fn the_devices_of_lm_link_are_told() {
+    let mut scenario = Scenario::named("many-loaded");
+    scenario.device = Some("here".into());
+    let stand_in = StandIn::start(scenario);
+    let status = Socket::guest(stand_in.internal_port, "repository").ask("lmLinkStatus").unwrap()["result"].take();
+    assert_eq!((&status["deviceIdentifier"], &status["status"]), (&json!("here"), &json!("online")));
+    let peers: Vec<&Value> = status["peers"].as_array().unwrap().iter().map(|peer| &peer["deviceIdentifier"]).collect();
+    assert_eq!(peers, [&json!("c0ffee0123456789c0ffee0123456789")]);
+    let other = Socket::guest(stand_in.internal_port, "repository").ask("isAuthenticated").unwrap();
+    assert_eq!(other["type"], "rpcError", "it does not do this");
+}
+
+#[test]
 fn a_model_that_two_devices_have_is_listed_once() {
     let mut scenario = Scenario::named("everyday");
     let mut twin = scenario.models[0].clone();
