@@ -361,7 +361,7 @@ struct Timeline(u64, Vec<String>);
 
 impl Drop for Timeline {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             eprintln!("STORM={}\n{}", self.0, self.1.join("\n"));
         }
     }

@@ -21,7 +21,8 @@ pub struct Fault {
     pub times: Option<u32>,
 }
 
-/// What can go wrong. On a websocket the same happens with frames.
+/// What can go wrong. On a websocket the same happens with frames. What changes something does so
+/// all the same where only the answer is spoilt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "trouble")]
 pub enum Trouble {
@@ -74,6 +75,13 @@ pub enum Trouble {
     },
     /// The answer to another call than this one comes first, under a number that nobody used.
     Astray,
+}
+
+impl Trouble {
+    /// Tells whether the work itself is left undone, and not just its answer spoilt.
+    pub(crate) fn leaves_undone(&self) -> bool {
+        matches!(self, Trouble::Answer { .. } | Trouble::Redirect { .. } | Trouble::Raw { .. } | Trouble::Error { .. })
+    }
 }
 
 fn ok() -> u16 {

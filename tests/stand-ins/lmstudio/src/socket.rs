@@ -184,6 +184,7 @@ impl Connection {
             return true;
         }
         let right = match kind {
+            _ if trouble.as_ref().is_some_and(Trouble::leaves_undone) => None,
             "RPC" => self.answer(endpoint, frame),
             "CHANNEL" if name == "system.alive" => None,
             "CHANNEL" => {

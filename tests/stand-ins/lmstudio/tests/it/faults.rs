@@ -130,6 +130,27 @@ fn each_fault_of_the_websocket_does_what_it_says() {
 }
 
 #[test]
+fn a_spoilt_answer_does_not_undo_the_work_and_an_error_means_that_none_was_done() {
+    for (trouble, is_done) in
+        [(Trouble::Hang, true), (Trouble::Half, true), (Trouble::Error { title: "no".into() }, false)]
+    {
+        let stand_in = StandIn::start(Scenario::named("everyday"));
+        stand_in.fault("internal RPC llm.unloadModel", trouble.clone());
+        Socket::guest(stand_in.internal_port, "llm").call("unloadModel", &json!({ "identifier": "qwen3-8b" }));
+        assert_eq!(stand_in.scenario().loaded.is_empty(), is_done, "{trouble:?}");
+        let stand_in = StandIn::start(Scenario::named("everyday"));
+        stand_in.fault("user POST *", trouble.clone());
+        let body = r#"{"instance_id":"qwen3-8b"}"#;
+        let length = body.len();
+        raw(
+            stand_in.user_port,
+            &format!("POST /api/v1/models/unload HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{body}"),
+        );
+        assert_eq!(stand_in.scenario().loaded.is_empty(), is_done, "{trouble:?}");
+    }
+}
+
+#[test]
 fn the_handshake_and_the_first_frame_can_fail_too() {
     let stand_in = StandIn::start(Scenario::named("everyday"));
     stand_in.fault("internal AUTH /llm", Trouble::Hang);
