@@ -33,6 +33,7 @@ mod per_model_file;
 mod rest;
 mod scripted;
 mod settings_json;
+mod stand_in;
 
 const SAVED: &str = ".internal/user-concrete-model-default-config";
 

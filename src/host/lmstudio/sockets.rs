@@ -41,8 +41,8 @@ pub(super) struct Sockets {
     links: BTreeMap<Namespace, Link>,
     /// What this back-end does not know. It warns five times only, and is silent from then on.
     unknown: BTreeSet<(Namespace, Endpoint)>,
-    /// The settings of each instance, by its reference; none where they could not be read.
-    loads: BTreeMap<String, Option<LoadSettings>>,
+    /// The settings of each instance, by its reference.
+    loads: BTreeMap<String, LoadSettings>,
     own_device: Option<String>,
     own_device_pause: Pause,
 }
@@ -129,7 +129,7 @@ impl Sockets {
         self.call(way, namespace, Endpoint::ListLoaded, None, parse_list_loaded).await
     }
 
-    /// Returns an instance's settings, asked for once: they are fixed while it is loaded.
+    /// Returns an instance's settings, asked for until they are told: they are fixed while it is loaded.
     async fn settings(
         &mut self,
         way: &Way,
@@ -137,12 +137,12 @@ impl Sockets {
         instance: &SocketInstance,
     ) -> Result<Option<LoadSettings>, CallError> {
         if let Some(known) = instance.reference.as_ref().and_then(|reference| self.loads.get(reference)) {
-            return Ok(known.clone());
+            return Ok(Some(known.clone()));
         }
         let parameter = json!({ "specifier": specifier(instance) });
         let read = self.call(way, namespace, Endpoint::GetLoadConfig, Some(&parameter), parse_load_config).await;
         let load = optional(read)?;
-        if let Some(reference) = &instance.reference {
+        if let (Some(reference), Some(load)) = (&instance.reference, &load) {
             self.loads.insert(reference.clone(), load.clone());
         }
         Ok(load)
