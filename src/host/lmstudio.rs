@@ -1,9 +1,19 @@
-//! LM Studio's files: finds them, reads them within limits, notices when they change.
+//! LM Studio's files: finds them, reads them within limits, notices when they change. And the
+//! running LM Studio: [`Asker`] asks it what is loaded.
 //!
 //! Only reads, and only the files named here; a missing or broken one means LM Studio's defaults
 //! and a note, never an error. What the texts mean is left to [`crate::lmstudio`].
 
+mod asker;
+mod discovery;
+mod estimates;
 mod follow;
+mod hints;
+mod http;
+mod link;
+mod pause;
+mod rounds;
+mod sockets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -12,7 +22,9 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+pub use asker::{Asker, Limits};
 pub use follow::Follower;
+pub use rounds::Rounds;
 
 use crate::config::Config;
 use crate::engine::LmStudioRead;

@@ -22,6 +22,8 @@ pub struct Ask {
     pub models: Vec<PathBuf>,
     /// Which processes are looked at.
     pub scan: Scan,
+    /// A process was seen that looks like LM Studio's: its ports are asked although no file names one.
+    pub is_seen: bool,
     /// The file that holds an API token, where the user gives one.
     pub token_file: Option<PathBuf>,
     /// No port is asked.
@@ -140,6 +142,8 @@ pub struct LoadedModel {
     pub path: Option<String>,
     /// `indexedModelIdentifier`.
     pub indexed_identifier: Option<String>,
+    /// The variant, where several files serve the key: `publisher/name@q4_k_m`.
+    pub variant: Option<String>,
     /// Bytes on disk.
     pub bytes: Option<Bytes>,
     /// The architecture in LM Studio's word.

@@ -317,6 +317,7 @@ fn joined(one: &LoadedModel, other: &LoadedModel) -> LoadedModel {
         architecture: one.architecture.or(other.architecture),
         quantisation: one.quantisation.or(other.quantisation),
         device: one.device.or(other.device),
+        variant: one.variant.or(other.variant),
         context: one.context.or(other.context),
         ttl: one.ttl.or(other.ttl),
         last_used_ms: one.last_used_ms.or(other.last_used_ms),
