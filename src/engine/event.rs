@@ -161,7 +161,7 @@ pub enum Reply {
     NoSuchInstance {
         /// What was asked for.
         asked: String,
-        /// The loaded models.
+        /// The loaded models that could be meant, or else all of them.
         loaded: Vec<String>,
     },
     /// To everything else.

@@ -218,10 +218,12 @@ impl Engine {
 
     /// Unloads an instance, or says why it is not.
     pub(super) fn unload(&mut self, asked: &str, waiting: Option<RequestId>, now: Moment) {
-        let Some(instance) = self.loaded.find(asked).cloned() else {
-            let loaded = self.loaded.instances.list().iter().map(|instance| instance.id.clone()).collect();
-            self.answer_unload(waiting, Reply::NoSuchInstance { asked: asked.to_owned(), loaded });
-            return;
+        let instance = match self.loaded.find(asked) {
+            Ok(instance) => instance.clone(),
+            Err(loaded) => {
+                self.answer_unload(waiting, Reply::NoSuchInstance { asked: asked.to_owned(), loaded });
+                return;
+            }
         };
         let reason = match &instance.whereabouts {
             Whereabouts::Elsewhere(_) => Some("it runs on another machine: unload it there, or in LM Studio"),
@@ -271,25 +273,36 @@ impl Engine {
 }
 
 impl Loaded {
-    /// Returns the instance meant by an identifier, or by a part of an identifier, name or file that
-    /// only one has.
-    fn find(&self, asked: &str) -> Option<&Instance> {
+    /// Returns the instance meant by its identifier, its identifier without the publisher, or a part of
+    /// its identifier, name or file that only one has; else all that could be meant.
+    fn find(&self, asked: &str) -> Result<&Instance, Vec<String>> {
         let list = self.instances.list();
-        if let Some(instance) = list.iter().find(|instance| instance.id == asked) {
-            return Some(instance);
-        }
         let wanted = asked.to_lowercase();
-        let is_meant = |instance: &&Instance| {
+        let is_called = |instance: &&Instance| {
+            let id = instance.id.to_lowercase();
+            id == wanted || id.rsplit_once('/').is_some_and(|(_, name)| name == wanted)
+        };
+        let has_part = |instance: &&Instance| {
             let told = instance.model.as_ref();
             let words = [
                 Some(&instance.id),
                 told.and_then(|told| told.name.as_ref()),
                 told.and_then(|told| told.path.as_ref()),
             ];
-            words.into_iter().flatten().any(|word| word.to_lowercase().contains(&wanted))
+            !wanted.is_empty() && words.into_iter().flatten().any(|word| word.to_lowercase().contains(&wanted))
         };
-        let mut meant = list.iter().filter(is_meant);
-        meant.next().filter(|_| !wanted.is_empty() && meant.next().is_none())
+        if let Some(instance) = list.iter().find(|instance| instance.id == asked) {
+            return Ok(instance);
+        }
+        let mut meant: Vec<&Instance> = list.iter().filter(is_called).collect();
+        if meant.is_empty() {
+            meant = list.iter().filter(has_part).collect();
+        }
+        match meant.as_slice() {
+            [instance] => Ok(instance),
+            [] => Err(list.iter().map(|instance| instance.id.clone()).collect()),
+            several => Err(several.iter().map(|instance| instance.id.clone()).collect()),
+        }
     }
 }
 

@@ -139,6 +139,20 @@ fn a_request_unloads_the_instance_that_is_meant_and_no_other() {
 }
 
 #[test]
+fn an_instance_is_named_without_its_publisher_and_several_are_listed() {
+    let mut world = world();
+    for instance in ["google/gemma-3-12b", "google/gemma-3-12b:2", "qwen3-8b"] {
+        world.load(instance, "a/b/small.gguf", 4_096);
+    }
+    world.pass(Span::minutes(1));
+    let several = vec!["google/gemma-3-12b".to_owned(), "google/gemma-3-12b:2".to_owned()];
+    let reply = world.ask(1, Request::Unload { instance: "gemma".into() });
+    assert_eq!(reply, Some(Reply::NoSuchInstance { asked: "gemma".into(), loaded: several }));
+    assert_eq!(world.ask(2, Request::Unload { instance: "Gemma-3-12b".into() }), None);
+    assert_eq!(world.unloads, ["google/gemma-3-12b"]);
+}
+
+#[test]
 fn what_runs_elsewhere_is_shown_and_neither_judged_nor_unloaded() {
     let mut world = world();
     world.load("small", "a/b/small.gguf", 4_096);
