@@ -331,11 +331,14 @@ impl<'a> Builder<'a> {
 
     /// Begins a block, or leaves the blocks.
     pub(super) fn enter(&mut self, block: Option<u32>) {
-        self.block = block;
         if block.is_some() {
-            let nodes = self.graph.nodes.len();
-            self.graph.begun.push(nodes);
+            // A block that is entered twice in a row begins with the second time.
+            if block == self.block {
+                self.graph.begun.pop();
+            }
+            self.graph.begun.push(self.graph.nodes.len());
         }
+        self.block = block;
         // Weights of a block are asked for while it is under way only, unless others borrow them.
         if !architecture::is_looped(self.plan.structure) {
             self.weights.retain(|known| known.what.0.is_none());
