@@ -16,6 +16,12 @@ use crate::memory::structure::{BlockKind, Structure};
 /// the second finds, and mostly the fourth begins as the third did.
 const FIRST_PATIENCE: usize = 2;
 
+/// The same where some blocks have a recurrent state.
+const FIRST_PATIENCE_WITH_STATES: usize = 5;
+
+/// Selections that are tried before everything is built.
+const MOST_TRIES: usize = 6;
+
 /// The blocks of a model, and which of them are built.
 #[derive(Debug)]
 pub(super) struct Selection {
@@ -23,6 +29,9 @@ pub(super) struct Selection {
     /// The blocks that are built, as indices of `all`; the last block is always among them.
     built: Vec<usize>,
     patience: usize,
+    tries: usize,
+    /// What is known from earlier builds: the state that a block found, and the one it left.
+    learned: Vec<(u64, Neighbourhood, u64)>,
 }
 
 /// One block, with what tells it apart.
@@ -45,6 +54,8 @@ struct Signature {
     kind: u16,
     place: Device,
     experts_on_host: bool,
+    /// It is the last of those that are alike: what they all read is given back after it.
+    ends: bool,
 }
 
 /// A block between its neighbours. Half of what a block computes is put off until the next one asks
@@ -56,14 +67,31 @@ struct Neighbourhood {
     after: Option<Signature>,
 }
 
+/// What the allocator is like as a block begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// As the number says.
+    Known(u64),
+    /// Taken to be the same for the same number of blocks since something changed.
+    Guessed(usize),
+}
+
 impl Selection {
     /// Returns a selection to begin with.
     pub(super) fn new(load: &Load) -> Selection {
-        let all = blocks(load);
+        let recurrent = load.structure.kinds.iter().any(|kind| kind.recurrent);
+        let patience = if recurrent { FIRST_PATIENCE_WITH_STATES } else { FIRST_PATIENCE };
+        let mut selection = Selection::of(blocks(load), patience);
         if architecture::goes_by_number(load.structure) {
-            return Selection { built: (0..all.len()).collect(), all, patience: usize::MAX };
+            selection.built = (0..selection.all.len()).collect();
         }
-        Selection { built: choose(&all, FIRST_PATIENCE), all, patience: FIRST_PATIENCE }
+        selection
+    }
+
+    fn of(all: Vec<Block>, patience: usize) -> Selection {
+        let mut selection = Selection { all, built: Vec::new(), patience, tries: 0, learned: Vec::new() };
+        selection.built = selection.choose(&[], patience);
+        selection
     }
 
     /// Returns the blocks to build, in order.
@@ -76,52 +104,85 @@ impl Selection {
         if self.built.len() == self.all.len() {
             return self.blocks();
         }
-        choose(&self.all, 0).into_iter().map(|at| self.all[at].number).collect()
+        self.choose(&[], 0).into_iter().map(|at| self.all[at].number).collect()
     }
 
     /// Looks at what the allocator was like as each of the built blocks began, and returns whether they
-    /// stand for all; else more are selected.
+    /// stand for all; else others are selected.
     pub(super) fn suffices(&mut self, begun: &[u64]) -> bool {
-        if self.built.len() == self.all.len() || self.stands_for_all(begun) {
+        if self.built.len() == self.all.len() {
             return true;
         }
-        while self.patience < self.all.len() {
-            self.patience += self.patience.div_ceil(2);
-            let more = choose(&self.all, self.patience);
-            if more.len() > self.built.len() {
-                self.built = more;
-                return false;
-            }
+        let built: Vec<Block> = self.built.iter().map(|&at| self.all[at]).collect();
+        let did: Vec<(u64, Neighbourhood, u64)> = begun
+            .windows(2)
+            .enumerate()
+            .filter(|_| begun.len() == built.len())
+            .map(|(at, states)| (states[0], Neighbourhood::at(&built, at), states[1]))
+            .collect();
+        let states = self.follow(begun, &did);
+        if states.len() == self.all.len() && states.last() == begun.last() {
+            return true;
         }
-        self.built = (0..self.all.len()).collect();
+        self.tries += 1;
+        self.learned.extend(did);
+        self.built = if self.tries < MOST_TRIES && begun.len() == built.len() {
+            let states = self.follow(begun, &self.learned);
+            self.patience += 1;
+            self.choose(&states, self.patience)
+        } else {
+            (0..self.all.len()).collect()
+        };
         false
     }
 
-    /// Goes through all blocks with what the built ones did.
-    fn stands_for_all(&self, begun: &[u64]) -> bool {
-        let (Some(&first), Some(&last), true) = (begun.first(), begun.last(), begun.len() == self.built.len()) else {
-            return false;
-        };
-        let built = |at: usize| self.built.get(at).map(|&at| &self.all[at]);
-        let known = |at: usize| Neighbourhood::of(at.checked_sub(1).and_then(built), &self.all[self.built[at]], built(at + 1));
-        let known: Vec<(u64, Neighbourhood)> = (0..self.built.len()).map(|at| (begun[at], known(at))).collect();
-        let mut state = first;
-        for at in 0..self.all.len().saturating_sub(1) {
-            let what = (state, Neighbourhood::at(&self.all, at));
-            let Some(same) = known.iter().position(|&known| known == what) else { return false };
-            state = begun[same + 1];
+    /// Returns the states that the blocks find, from the first on as far as what they do is known.
+    fn follow(&self, begun: &[u64], known: &[(u64, Neighbourhood, u64)]) -> Vec<u64> {
+        let mut states = Vec::with_capacity(self.all.len());
+        states.extend(begun.first());
+        for at in 1..self.all.len() {
+            let (Some(&state), own) = (states.last(), Neighbourhood::at(&self.all, at - 1)) else { break };
+            let Some(&(.., after)) = known.iter().find(|known| known.0 == state && known.1 == own) else { break };
+            states.push(after);
         }
-        state == last
+        states
+    }
+
+    /// Chooses blocks that show every neighbourhood in every state. From where the states are not known
+    /// the allocator is taken to have settled after `patience` blocks in one place.
+    fn choose(&self, states: &[u64], patience: usize) -> Vec<usize> {
+        let all = &self.all;
+        let state = |at: usize| match states.get(at) {
+            Some(&state) => State::Known(state),
+            None => State::Guessed(all[at].since.min(at - states.len()).min(patience)),
+        };
+        let what = |at: usize| (state(at), Neighbourhood::at(all, at));
+        let mut seen: Vec<(State, Neighbourhood)> = Vec::with_capacity(16);
+        let mut chosen: Vec<usize> = Vec::with_capacity(16);
+        let mut at = 0;
+        while at < all.len() {
+            chosen.push(at);
+            seen.push(what(at));
+            let next = at + 1;
+            // What is seen already may be left out, if what comes after it looks the same from both sides.
+            let new = (next..all.len()).find(|&next| next + 1 == all.len() || !seen.contains(&what(next)));
+            let fits = |&to: &usize| {
+                let alike = all[to - 1].exact == all[at].exact && all[to].rough == all[next].rough;
+                alike && state(to) == state(next)
+            };
+            at = new.and_then(|new| (next..=new).rev().find(fits)).unwrap_or(next);
+        }
+        chosen
     }
 }
 
 impl Neighbourhood {
-    fn of(before: Option<&Block>, own: &Block, after: Option<&Block>) -> Neighbourhood {
-        Neighbourhood { before: before.map(|block| block.exact), own: own.exact, after: after.map(|block| block.rough) }
-    }
-
-    fn at(all: &[Block], at: usize) -> Neighbourhood {
-        Neighbourhood::of(at.checked_sub(1).map(|before| &all[before]), &all[at], all.get(at + 1))
+    fn at(blocks: &[Block], at: usize) -> Neighbourhood {
+        Neighbourhood {
+            before: at.checked_sub(1).map(|before| blocks[before].exact),
+            own: blocks[at].exact,
+            after: blocks.get(at + 1).map(|block| block.rough),
+        }
     }
 }
 
@@ -138,7 +199,7 @@ fn blocks(load: &Load) -> Vec<Block> {
         let experts_on_host = number < load.settings.cpu_moe;
         // Weights that are copied to a GPU count with their precision, others do not.
         let copied = load.places.gpus() > 0 && (place == Device::Host || experts_on_host);
-        let rough = Signature { kind: alike[usize::from(kind)], place, experts_on_host };
+        let rough = Signature { kind: alike[usize::from(kind)], place, experts_on_host, ends: false };
         let exact = if copied { Signature { kind, ..rough } } else { rough };
         let since = match blocks.last() {
             Some(last) if last.rough.place == place && last.rough.experts_on_host == experts_on_host => last.since + 1,
@@ -146,7 +207,19 @@ fn blocks(load: &Load) -> Vec<Block> {
         };
         blocks.push(Block { number, exact, rough, since });
     }
+    mark_ends(&mut blocks);
     blocks
+}
+
+/// Marks the last of the blocks that are alike.
+fn mark_ends(blocks: &mut [Block]) {
+    let mut seen: Vec<Signature> = Vec::with_capacity(4);
+    for block in blocks.iter_mut().rev() {
+        if !seen.contains(&block.rough) {
+            seen.push(block.rough);
+            block.exact.ends = true;
+        }
+    }
 }
 
 /// Returns for each kind the first that differs from it in the precision of weights alone.
@@ -156,51 +229,28 @@ fn alike(structure: &Structure) -> Vec<u16> {
     structure.kinds.iter().map(|kind| first(kind).and_then(|at| u16::try_from(at).ok()).unwrap_or(u16::MAX)).collect()
 }
 
-/// Chooses blocks that show every neighbourhood, taking the allocator to have settled after `patience`
-/// blocks in one place.
-fn choose(all: &[Block], patience: usize) -> Vec<usize> {
-    let what = |at: usize| (all[at].since.min(patience), Neighbourhood::at(all, at));
-    let mut seen: Vec<(usize, Neighbourhood)> = Vec::with_capacity(16);
-    let mut chosen: Vec<usize> = Vec::with_capacity(16);
-    let mut at = 0;
-    while at < all.len() {
-        chosen.push(at);
-        seen.push(what(at));
-        let next = at + 1;
-        // What is seen already may be left out, if what comes after it looks the same from both sides.
-        let new = (next..all.len()).find(|&next| next + 1 == all.len() || !seen.contains(&what(next)));
-        let fits = |&to: &usize| all[to - 1].exact == all[at].exact && all[to].rough == all[next].rough;
-        at = new.and_then(|new| (next..=new).rev().find(fits)).unwrap_or(next);
-    }
-    chosen
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// Blocks of the kinds that the letters stand for, small ones on the host.
-    fn model(kinds: &str) -> Vec<Block> {
+    fn selection(kinds: &str) -> Selection {
         let mut blocks: Vec<Block> = Vec::new();
         for (number, letter) in (0u32..).zip(kinds.bytes()) {
             let place = if letter.is_ascii_lowercase() { Device::Host } else { Device::Gpu(0) };
-            let exact = Signature { kind: u16::from(letter), place, experts_on_host: false };
+            let exact = Signature { kind: u16::from(letter), place, experts_on_host: false, ends: false };
             let since = blocks.last().filter(|last| last.exact.place == place).map_or(0, |last| last.since + 1);
             blocks.push(Block { number, exact, rough: exact, since });
         }
-        blocks
-    }
-
-    fn selection(kinds: &str) -> Selection {
-        let all = model(kinds);
-        Selection { built: choose(&all, FIRST_PATIENCE), all, patience: FIRST_PATIENCE }
+        mark_ends(&mut blocks);
+        Selection::of(blocks, FIRST_PATIENCE)
     }
 
     #[test]
     fn each_neighbourhood_is_built_once_after_the_first_blocks() {
         assert_eq!(selection("AAAAAAAAAAAA").blocks(), [0, 1, 2, 11]);
         assert_eq!(selection("aaaaaaAAAAAA").blocks(), [0, 1, 2, 5, 6, 7, 8, 11]);
-        assert_eq!(selection("AAABAAABAAABAAAB").blocks(), [0, 1, 2, 3, 4, 5, 6, 15]);
+        assert_eq!(selection("AAABAAABAAABAAAB").blocks(), [0, 1, 2, 3, 4, 5, 14, 15]);
         assert_eq!(selection("AB").blocks(), [0, 1]);
         assert_eq!(selection("").blocks(), [0; 0]);
         assert_eq!(selection("aaaaaaAAAAAA").neighbourhoods(), [0, 1, 5, 6, 7, 11]);
@@ -211,10 +261,16 @@ mod tests {
         assert!(selection("AAAAAAAAAAAA").suffices(&[1, 2, 3, 3]));
         let mut slow = selection("AAAAAAAAAAAA");
         assert!(!slow.suffices(&[1, 2, 3, 4]), "the last block found something else than the third");
-        assert_eq!(slow.blocks(), [0, 1, 2, 3, 11]);
-        assert!(slow.suffices(&[1, 2, 3, 2, 3]), "every other block is alike, and so is the last");
+        assert_eq!(slow.blocks(), [0, 1, 2, 3, 4, 5, 6, 11]);
+        assert!(slow.suffices(&[1, 2, 3, 4, 5, 5, 5, 5]));
+    }
+
+    #[test]
+    fn the_last_block_finds_what_it_would_find_after_all() {
         let mut odd = selection("AAAAAAAAAAA");
-        assert!(!odd.suffices(&[1, 2, 3, 2]));
-        assert!(!odd.suffices(&[1, 2, 3, 2, 3]), "the last block would have found the other state");
+        assert!(!odd.suffices(&[1, 2, 3, 4]));
+        assert!(!odd.suffices(&[1, 2, 3, 4, 3, 4, 3, 4]), "the last block would have found the other state");
+        assert_eq!(odd.blocks(), [0, 1, 2, 3, 10]);
+        assert!(odd.suffices(&[1, 2, 3, 4, 3]));
     }
 }
