@@ -331,14 +331,12 @@ impl<'a> Builder<'a> {
 
     /// Begins a block, or leaves the blocks.
     pub(super) fn enter(&mut self, block: Option<u32>) {
-        if block.is_some() {
-            // A block that is entered twice in a row begins with the second time.
-            if block == self.block {
-                self.graph.begun.pop();
-            }
-            self.graph.begun.push(self.graph.nodes.len());
-        }
         self.block = block;
+        if let Some(block) = block {
+            // What is put with a block before it is its turn does not begin it.
+            self.graph.begun.retain(|&(begun, _)| begun != block);
+            self.graph.begun.push((block, self.graph.nodes.len()));
+        }
         // Weights of a block are asked for while it is under way only, unless others borrow them.
         if !architecture::is_looped(self.plan.structure) {
             self.weights.retain(|known| known.what.0.is_none());

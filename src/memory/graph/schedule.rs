@@ -371,7 +371,7 @@ fn collect(
             }
         }
         for index in split.nodes.clone() {
-            let begins = graph.begun[scheduled.begun.len()..].iter().take_while(|&&begun| begun == index).count();
+            let begins = graph.begun[scheduled.begun.len()..].iter().take_while(|&&(_, begun)| begun == index).count();
             let staying = if copies > 1 { copied.made.partition_point(|&made| made < index) } else { 0 };
             scheduled.begun.extend(std::iter::repeat_n((scheduled.steps.len(), staying), begins));
             let node = graph.nodes[index];

@@ -323,8 +323,8 @@ pub(super) struct Graph {
     pub(super) pinned: Vec<(Id, BackendId)>,
     /// Operations that must run where their block is, or are switched off for the whole model.
     pub(super) fused: Vec<Fused>,
-    /// How many nodes there were as each block was entered, in order.
-    pub(super) begun: Vec<usize>,
+    /// Each block that was entered, in order, and how many nodes there were.
+    pub(super) begun: Vec<(u32, usize)>,
     /// Whether it reads tensors of another model, which are only guessed.
     pub(super) borrows: bool,
 }
