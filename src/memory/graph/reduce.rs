@@ -16,12 +16,6 @@ use crate::memory::structure::{BlockKind, Structure};
 /// the second finds, and mostly the fourth begins as the third did.
 const FIRST_PATIENCE: usize = 2;
 
-/// The same where some blocks have a recurrent state.
-const FIRST_PATIENCE_WITH_STATES: usize = 5;
-
-/// Selections that are tried before everything is built.
-const MOST_TRIES: usize = 6;
-
 /// The blocks of a model, and which of them are built.
 #[derive(Debug)]
 pub(super) struct Selection {
@@ -30,6 +24,8 @@ pub(super) struct Selection {
     built: Vec<usize>,
     patience: usize,
     tries: usize,
+    /// Blocks that were built in all tries.
+    done: usize,
     /// What is known from earlier builds: the state that a block found, and the one it left.
     learned: Vec<(u64, Neighbourhood, u64)>,
 }
@@ -43,7 +39,7 @@ struct Block {
     /// The same for blocks that are alike but for the precision of their weights, which what comes
     /// before them does not see.
     rough: Signature,
-    /// Blocks since the model began or went on elsewhere.
+    /// Blocks since the first of a kind, or the first at a place.
     since: usize,
 }
 
@@ -79,17 +75,16 @@ enum State {
 impl Selection {
     /// Returns a selection to begin with.
     pub(super) fn new(load: &Load) -> Selection {
-        let recurrent = load.structure.kinds.iter().any(|kind| kind.recurrent);
-        let patience = if recurrent { FIRST_PATIENCE_WITH_STATES } else { FIRST_PATIENCE };
-        let mut selection = Selection::of(blocks(load), patience);
+        let mut selection = Selection::of(blocks(load));
         if architecture::goes_by_number(load.structure) {
             selection.built = (0..selection.all.len()).collect();
         }
         selection
     }
 
-    fn of(all: Vec<Block>, patience: usize) -> Selection {
-        let mut selection = Selection { all, built: Vec::new(), patience, tries: 0, learned: Vec::new() };
+    fn of(all: Vec<Block>) -> Selection {
+        let patience = FIRST_PATIENCE;
+        let mut selection = Selection { all, built: Vec::new(), patience, tries: 0, done: 0, learned: Vec::new() };
         selection.built = selection.choose(&[], patience);
         selection
     }
@@ -126,13 +121,14 @@ impl Selection {
         }
         self.tries += 1;
         self.learned.extend(did);
-        self.built = if self.tries < MOST_TRIES && begun.len() == built.len() {
-            let states = self.follow(begun, &self.learned);
-            self.patience += 1;
-            self.choose(&states, self.patience)
-        } else {
-            (0..self.all.len()).collect()
-        };
+        self.done += built.len();
+        let states = self.follow(begun, &self.learned);
+        self.patience += 1;
+        self.built = self.choose(&states, self.patience);
+        // Where the allocator does not come back, everything has to be built sooner or later.
+        if begun.len() != built.len() || self.done + self.built.len() > 2 * self.all.len() {
+            self.built = (0..self.all.len()).collect();
+        }
         false
     }
 
@@ -149,7 +145,7 @@ impl Selection {
     }
 
     /// Chooses blocks that show every neighbourhood in every state. From where the states are not known
-    /// the allocator is taken to have settled after `patience` blocks in one place.
+    /// the allocator is taken to have settled after `patience` blocks.
     fn choose(&self, states: &[u64], patience: usize) -> Vec<usize> {
         let all = &self.all;
         let state = |at: usize| match states.get(at) {
@@ -157,6 +153,7 @@ impl Selection {
             None => State::Guessed(all[at].since.min(at - states.len()).min(patience)),
         };
         let what = |at: usize| (state(at), Neighbourhood::at(all, at));
+        let rough = |at: usize| all.get(at).map(|block| block.rough);
         let mut seen: Vec<(State, Neighbourhood)> = Vec::with_capacity(16);
         let mut chosen: Vec<usize> = Vec::with_capacity(16);
         let mut at = 0;
@@ -164,13 +161,27 @@ impl Selection {
             chosen.push(at);
             seen.push(what(at));
             let next = at + 1;
-            // What is seen already may be left out, if what comes after it looks the same from both sides.
-            let new = (next..all.len()).find(|&next| next + 1 == all.len() || !seen.contains(&what(next)));
-            let fits = |&to: &usize| {
-                let alike = all[to - 1].exact == all[at].exact && all[to].rough == all[next].rough;
-                alike && state(to) == state(next)
+            let found = |next: usize| seen.iter().rposition(|&seen| seen == what(next));
+            at = match (next + 1 < all.len()).then(|| found(next)).flatten() {
+                None => next,
+                // What was seen already may be left out, if what comes after it looks the same from both sides.
+                Some(same) => {
+                    let period = next - chosen[same];
+                    // The allocator often takes two turns to come back.
+                    let turn = match state(next) {
+                        State::Known(_) => 1,
+                        State::Guessed(_) if self.tries == 0 => period.max(2),
+                        State::Guessed(_) => 2 * period,
+                    };
+                    let fits = |&to: &usize| {
+                        let alike = all[to - 1].exact == all[at].exact && rough(to) == rough(next);
+                        let goes_on = to + 1 == all.len() || rough(to + 1) == rough(next + 1);
+                        alike && goes_on && state(to) == state(next) && (to - next).is_multiple_of(turn)
+                    };
+                    let new = (next + 1..all.len()).find(|&new| new + 1 == all.len() || found(new).is_none());
+                    (next..=new.unwrap_or(next)).rev().find(fits).unwrap_or(next)
+                }
             };
-            at = new.and_then(|new| (next..=new).rev().find(fits)).unwrap_or(next);
         }
         chosen
     }
@@ -201,22 +212,27 @@ fn blocks(load: &Load) -> Vec<Block> {
         let copied = load.places.gpus() > 0 && (place == Device::Host || experts_on_host);
         let rough = Signature { kind: alike[usize::from(kind)], place, experts_on_host, ends: false };
         let exact = if copied { Signature { kind, ..rough } } else { rough };
-        let since = match blocks.last() {
-            Some(last) if last.rough.place == place && last.rough.experts_on_host == experts_on_host => last.since + 1,
-            _ => 0,
-        };
-        blocks.push(Block { number, exact, rough, since });
+        blocks.push(Block { number, exact, rough, since: 0 });
     }
-    mark_ends(&mut blocks);
+    look_around(&mut blocks);
     blocks
 }
 
-/// Marks the last of the blocks that are alike.
-fn mark_ends(blocks: &mut [Block]) {
+/// Counts the blocks since something new, and marks the last of those that are alike.
+fn look_around(blocks: &mut [Block]) {
     let mut seen: Vec<Signature> = Vec::with_capacity(4);
-    for block in blocks.iter_mut().rev() {
+    let mut since = 0;
+    for block in blocks.iter_mut() {
+        since += 1;
         if !seen.contains(&block.rough) {
             seen.push(block.rough);
+            since = 0;
+        }
+        block.since = since;
+    }
+    for block in blocks.iter_mut().rev() {
+        if let Some(at) = seen.iter().position(|seen| *seen == block.rough) {
+            seen.swap_remove(at);
             block.exact.ends = true;
         }
     }
@@ -239,11 +255,10 @@ mod tests {
         for (number, letter) in (0u32..).zip(kinds.bytes()) {
             let place = if letter.is_ascii_lowercase() { Device::Host } else { Device::Gpu(0) };
             let exact = Signature { kind: u16::from(letter), place, experts_on_host: false, ends: false };
-            let since = blocks.last().filter(|last| last.exact.place == place).map_or(0, |last| last.since + 1);
-            blocks.push(Block { number, exact, rough: exact, since });
+            blocks.push(Block { number, exact, rough: exact, since: 0 });
         }
-        mark_ends(&mut blocks);
-        Selection::of(blocks, FIRST_PATIENCE)
+        look_around(&mut blocks);
+        Selection::of(blocks)
     }
 
     #[test]
