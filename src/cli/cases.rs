@@ -14,8 +14,8 @@ use serde_json::Value;
 
 use crate::gguf::{Header, Limits, ShardName, join_shards, read_header};
 use crate::memory::{
-    Backend, Bill, CacheType, Devices, EngineProfile, FlashAttention, Gpu, GpuLayers, Kind, LogitRows, Part, Pool,
-    Projector, Settings, Structure, bill,
+    Backend, Bill, CacheType, Devices, EngineProfile, FlashAttention, Gpu, GpuLayers, ImageLimits, Kind, LogitRows,
+    Part, Pool, Projector, Settings, Structure, bill,
 };
 use crate::units::Bytes;
 
@@ -63,6 +63,7 @@ struct Case {
     n_outputs_max: u32,
     embeddings: bool,
     on_gpu: bool,
+    image_max_tokens: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -94,6 +95,7 @@ impl Default for Case {
             n_outputs_max: 0,
             embeddings: false,
             on_gpu: true,
+            image_max_tokens: 0,
         }
     }
 }
@@ -124,8 +126,9 @@ fn answer(line: &str, library: &mut Library) -> Result<Answer, String> {
     let path = case.path.clone().ok_or("the case has no path")?;
     let structure = match library.model(&path)? {
         Model::Language(structure) => structure,
-        Model::Projector(projector) => {
-            return Ok(Answer { id: case.id, devices: Some(projected(projector, case.on_gpu)), error: None });
+        Model::Projector(header) => {
+            let devices = projected(header, &case)?;
+            return Ok(Answer { id: case.id, devices: Some(devices), error: None });
         }
     };
     let (settings, devices, profile) = (settings(&case)?, devices(&case)?, profile(&case));
@@ -143,12 +146,7 @@ fn settings(case: &Case) -> Result<Settings, String> {
         unified_kv: case.kv_unified,
         cache_type_k: cache(&case.type_k)?,
         cache_type_v: cache(&case.type_v)?,
-        flash_attention: match case.flash_attn.as_str() {
-            "on" => FlashAttention::On,
-            "off" => FlashAttention::Off,
-            "auto" => FlashAttention::Auto,
-            other => return Err(format!("unknown flash attention setting {other}")),
-        },
+        flash_attention: flash_attention(case)?,
         // A negative count means all, as for llama.cpp.
         gpu_layers: u32::try_from(case.n_gpu_layers).map_or(GpuLayers::All, GpuLayers::Count),
         cpu_moe: case.n_cpu_moe,
@@ -159,6 +157,15 @@ fn settings(case: &Case) -> Result<Settings, String> {
         embeddings: case.embeddings,
         mtp: false,
     })
+}
+
+fn flash_attention(case: &Case) -> Result<FlashAttention, String> {
+    match case.flash_attn.as_str() {
+        "on" => Ok(FlashAttention::On),
+        "off" => Ok(FlashAttention::Off),
+        "auto" => Ok(FlashAttention::Auto),
+        other => Err(format!("unknown flash attention setting {other}")),
+    }
 }
 
 fn devices(case: &Case) -> Result<Devices, String> {
@@ -208,11 +215,19 @@ fn id_of(line: &str) -> Value {
     row.ok().and_then(|row| row.get("id").cloned()).unwrap_or(Value::Null)
 }
 
-/// Returns a projector's bytes, all on its device.
-fn projected(projector: &Projector, on_gpu: bool) -> BTreeMap<String, DeviceBytes> {
-    let bytes =
-        DeviceBytes { model_bytes: projector.weights, compute_bytes: projector.compute, ..DeviceBytes::default() };
-    BTreeMap::from([(if on_gpu { "CUDA0" } else { "CPU" }.to_owned(), bytes)])
+/// Returns a projector's bytes on its device, and in RAM beside it.
+fn projected(header: &Header, case: &Case) -> Result<BTreeMap<String, DeviceBytes>, String> {
+    let limits = ImageLimits { max_tokens: case.image_max_tokens };
+    let projector = Projector::with_limits(header, limits).map_err(|error| error.to_string())?;
+    let backend = if case.on_gpu { Backend::Cuda } else { Backend::None };
+    let buffers = projector.computed(backend, flash_attention(case)?);
+    let (device, host) = buffers.map(|buffers| (buffers.device, buffers.host)).unwrap_or_default();
+    let bytes = DeviceBytes { model_bytes: projector.weights, compute_bytes: device, ..DeviceBytes::default() };
+    let mut devices = BTreeMap::from([(if case.on_gpu { "CUDA0" } else { "CPU" }.to_owned(), bytes)]);
+    if host != Bytes::ZERO {
+        devices.insert("CPU".to_owned(), DeviceBytes { compute_bytes: host, ..DeviceBytes::default() });
+    }
+    Ok(devices)
 }
 
 /// Models by path: many cases share a file.
@@ -222,7 +237,7 @@ struct Library(HashMap<PathBuf, Result<Model, String>>);
 /// What a file turned out to hold.
 enum Model {
     Language(Structure),
-    Projector(Projector),
+    Projector(Header),
 }
 
 impl Library {
@@ -240,7 +255,7 @@ fn read(path: &Path) -> Result<Model, String> {
     let header = join_shards(headers).map_err(|error| error.to_string())?;
     let structure = Structure::from_header(&header).map_err(|error| error.to_string())?;
     if structure.kind == Kind::Projector {
-        return Projector::from_header(&header).map(Model::Projector).map_err(|error| error.to_string());
+        return Ok(Model::Projector(header));
     }
     Ok(Model::Language(structure))
 }

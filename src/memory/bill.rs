@@ -3,12 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::cache::{kv_cache, recurrent_state};
-use super::compute::{Load, compute};
-use super::flash::{flash_attention, is_stranded};
 use super::graph;
 use super::place::{Device, Places};
 use super::sizes::Sizes;
-use super::weights::weights;
+use super::weights::{repacking, weights};
 use super::{Backend, Devices, EngineProfile, FlashAttention, Overhead, Projector, Settings, Structure};
 use crate::units::Bytes;
 
@@ -130,25 +128,19 @@ pub fn bill(
     let state_basis = if settings.mtp { Basis::Formula } else { Basis::Exact };
     lines.spread(Part::RecurrentState, state_basis, &state.gpus, state.host);
 
-    let computed = graph::compute(&graph::Load { structure, settings, places: &places, sizes: &sizes, backend });
-    let (buffers, flash, basis) = match computed {
-        Some(computed) => {
-            let basis = if computed.borrows { Basis::Formula } else { Basis::Exact };
-            (computed.buffers, computed.flash_attention, basis)
-        }
-        None => {
-            let flash = flash_attention(structure, settings, backend, &places);
-            let stranded = is_stranded(structure, settings, &places);
-            let load = Load { structure, settings, places: &places, sizes: &sizes, flash, stranded };
-            (compute(&load), flash, Basis::Formula)
-        }
-    };
-    lines.spread(Part::Compute, basis, &buffers.gpus, buffers.host);
+    let computed = graph::compute(&graph::Load {
+        structure,
+        settings,
+        places: &places,
+        sizes: &sizes,
+        backend,
+        repacks: repacking(backend, profile, &places),
+    });
+    lines.spread(Part::Compute, computed.basis, &computed.buffers.gpus, computed.buffers.host);
     lines.add(Pool::Host, Part::Output, Basis::Exact, output(structure, settings, &sizes));
 
     if let Some(projector) = projector {
-        let pool = if places.gpus() == 0 { Pool::Host } else { Pool::Gpu(0) };
-        lines.0.extend(projector.lines(pool));
+        lines.0.extend(projector.lines(backend, settings.flash_attention));
     }
     let usual = Overhead::usual(backend);
     for (gpu, device) in devices.gpus.iter().take(places.gpus()).enumerate() {
@@ -173,7 +165,7 @@ pub fn bill(
             by_gpu,
             cpu_moe: settings.cpu_moe.min(structure.blocks),
             context: u32::try_from(sizes.context()).unwrap_or(u32::MAX),
-            flash_attention: flash,
+            flash_attention: computed.flash_attention,
         },
         overhead,
         profile: profile.name.clone(),

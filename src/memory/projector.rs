@@ -1,55 +1,204 @@
 //! What a vision or audio projector takes.
+//!
+//! A projector file holds an encoder of images, one of sound, or both, each with weights and a
+//! compute buffer of its own. llama.cpp reserves the buffers when it loads the file, for an image of
+//! a set size (`mtmd_get_memory_usage`); [`super::graph`] builds the same graphs. They are built
+//! when the header is read, for every back-end, so that a bill only has to look them up.
+
+mod encoder;
+mod image;
 
 use serde::{Deserialize, Serialize};
 
+use self::encoder::{Tensors, projector_type};
 use super::bill::{Basis, Bill, Line, Part, Placement, Pool};
-use super::read;
-use super::{Devices, EngineProfile, StructureError};
-use crate::gguf::Header;
+use super::graph::projectors;
+use super::{Backend, Devices, EngineProfile, FlashAttention, StructureError, read};
+use crate::gguf::{Header, Tensor};
 use crate::units::Bytes;
+
+pub(super) use self::encoder::{Encoder, Sizes};
 
 /// What the bill needs of a projector file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Projector {
     /// The projector's type in llama.cpp's words, where the file names it.
     pub projector_type: Option<String>,
-    /// Bytes of its weights as the file holds them.
+    /// Bytes of its weights as llama.cpp counts them.
     pub weights: Bytes,
-    /// Compute buffer for the largest image, a documented estimate.
-    pub compute: Bytes,
-    /// Where `compute` comes from.
+    /// Its compute buffers on each kind of device; none where nothing is known of the encoders.
+    pub buffers: Vec<ProjectorBuffers>,
+    /// How the buffers are known.
+    pub basis: Basis,
+    /// What they are for, and what is left out, in words for the user.
     pub notes: Vec<String>,
 }
+
+/// The compute buffers of a projector in one setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectorBuffers {
+    /// The back-end that it runs on.
+    pub backend: Backend,
+    /// The flash attention setting.
+    pub flash_attention: FlashAttention,
+    /// The buffer beside the weights.
+    pub device: Bytes,
+    /// The buffer in main memory, where the weights are elsewhere.
+    pub host: Bytes,
+}
+
+/// How many tokens an image may have (`--image-max-tokens`), where the engine is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ImageLimits {
+    /// Most tokens of an image, 0 for the model's own limit.
+    pub max_tokens: u32,
+}
+
+/// What an encoder is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Modality {
+    /// Images.
+    Vision,
+    /// Sound that is listened to.
+    Audio,
+    /// Sound that is made.
+    Speech,
+}
+
+impl Modality {
+    const ALL: [Modality; 3] = [Modality::Vision, Modality::Audio, Modality::Speech];
+
+    /// Returns what its keys have behind `clip.`.
+    const fn key(self) -> &'static str {
+        match self {
+            Modality::Vision => "vision",
+            Modality::Audio => "audio",
+            Modality::Speech => "gen.audio",
+        }
+    }
+
+    /// Returns what its tensors' names begin with.
+    pub(super) const fn prefix(self) -> &'static str {
+        match self {
+            Modality::Vision => "v",
+            Modality::Audio => "a",
+            Modality::Speech => "a.gen.code",
+        }
+    }
+
+    /// Returns whether a file says that it has such an encoder.
+    fn is_named(self, header: &Header) -> bool {
+        let flag = match self {
+            Modality::Vision => "clip.has_vision_encoder",
+            Modality::Audio => "clip.has_audio_encoder",
+            Modality::Speech => "clip.has_gen_audio_encoder",
+        };
+        header.metadata.bool(flag).unwrap_or(false)
+    }
+
+    /// Returns whether a file has such an encoder that is loaded.
+    fn is_in(self, header: &Header) -> bool {
+        // Gemma 3n's files hold an encoder of sound that llama.cpp does not use yet.
+        let unused = self == Modality::Audio && projector_type(header, Modality::Vision) == Some("gemma3nv");
+        self.is_named(header) && !unused
+    }
+}
+
+/// The back-ends that buffers are known for; ROCm's are CUDA's.
+const BACKENDS: [Backend; 4] = [Backend::None, Backend::Cuda, Backend::Vulkan, Backend::Metal];
+
+/// The flash attention settings.
+const FLASH: [FlashAttention; 3] = [FlashAttention::On, FlashAttention::Off, FlashAttention::Auto];
 
 impl Projector {
     /// Takes from a projector's header what the bill needs.
     pub fn from_header(header: &Header) -> Result<Projector, StructureError> {
+        Projector::with_limits(header, ImageLimits::default())
+    }
+
+    /// As [`Projector::from_header`] for an engine that is told how large images may be.
+    pub fn with_limits(header: &Header, limits: ImageLimits) -> Result<Projector, StructureError> {
         let structure = read::structure(header)?;
-        let weights = header.tensors.iter().map(|tensor| tensor.bytes).sum();
-        let projector_type = ["clip.projector_type", "clip.vision.projector_type", "clip.audio.projector_type"]
-            .into_iter()
-            .find_map(|key| header.metadata.text(key))
-            .map(str::to_owned);
-        let mut notes = structure.notes;
-        let vision = Encoder::of(header, "clip.vision");
-        let patches = vision.patches(projector_type.as_deref());
-        let mut compute = vision.compute(patches);
-        if patches > 0 {
-            notes.push(format!("the projector's buffer is a guess for an image of {patches} patches"));
+        let present: Vec<Modality> = Modality::ALL.into_iter().filter(|modality| modality.is_in(header)).collect();
+        let tensors: Tensors = header.tensors.iter().map(|tensor| (&*tensor.name, tensor)).collect();
+        let mut projector = Projector {
+            projector_type: Modality::ALL.into_iter().find_map(|modality| stated_type(header, modality)),
+            weights: present.iter().map(|&modality| weights(header, modality, &present)).sum(),
+            buffers: Vec::new(),
+            basis: Basis::Exact,
+            notes: structure.notes,
+        };
+        if present.is_empty() {
+            projector.weights = header.tensors.iter().map(|tensor| tensor.bytes).sum();
+            projector.basis = Basis::Guess;
+            projector.notes.push("the projector says of no encoder that it has it: its buffer is not known".into());
         }
-        let audio = Encoder::of(header, "clip.audio");
-        if audio.embedding > 0 {
-            compute = compute.max(audio.compute(AUDIO_FRAMES));
-            notes.push("the projector's buffer is a guess for 30 s of sound".into());
+        for modality in present {
+            match modality {
+                Modality::Vision | Modality::Audio => {
+                    let encoder = Encoder::new(header, &tensors, modality, limits);
+                    projector.add(encoder.as_ref(), modality, header);
+                }
+                // Reserved when the first sound is made, so no part of a load.
+                Modality::Speech => {
+                    projector.notes.push("the buffer for making sound is taken when it is first used".into());
+                }
+            }
         }
-        Ok(Projector { projector_type, weights, compute, notes })
+        Ok(projector)
+    }
+
+    /// Adds the buffers of an encoder.
+    fn add(&mut self, encoder: Option<&Encoder>, modality: Modality, header: &Header) {
+        let reserved = encoder.map(|encoder| match modality {
+            Modality::Vision => {
+                format!("an image of {} by {} pixels", encoder.sizes.width, encoder.sizes.height)
+            }
+            Modality::Audio | Modality::Speech => "30 s of sound".to_owned(),
+        });
+        let built = encoder.and_then(built);
+        let buffers = built.unwrap_or_else(|| {
+            self.basis = Basis::Guess;
+            let bytes = guess(header, modality);
+            every_setting()
+                .map(|(backend, flash_attention)| ProjectorBuffers {
+                    backend,
+                    flash_attention,
+                    device: bytes,
+                    host: Bytes::ZERO,
+                })
+                .collect()
+        });
+        self.notes.push(match (reserved, self.basis) {
+            (Some(reserved), Basis::Exact) => {
+                format!("the projector's buffer is for {reserved}, as the engine reserves it; larger ones make it grow")
+            }
+            _ => "the projector's buffer is a guess: its type is not known well enough".into(),
+        });
+        if self.buffers.is_empty() {
+            self.buffers = buffers;
+            return;
+        }
+        for (sum, more) in self.buffers.iter_mut().zip(buffers) {
+            sum.device = sum.device.saturating_add(more.device);
+            sum.host = sum.host.saturating_add(more.host);
+        }
+    }
+
+    /// Returns the compute buffers on a back-end.
+    pub fn computed(&self, backend: Backend, flash_attention: FlashAttention) -> Option<&ProjectorBuffers> {
+        let backend = if backend == Backend::Rocm { Backend::Cuda } else { backend };
+        let fits =
+            |buffers: &&ProjectorBuffers| (buffers.backend, buffers.flash_attention) == (backend, flash_attention);
+        self.buffers.iter().find(fits)
     }
 
     /// Returns the bill of the projector without a model: on the first GPU, or in RAM.
     pub fn bill(&self, devices: &Devices, profile: &EngineProfile) -> Bill {
-        let pool = if devices.gpus.is_empty() { Pool::Host } else { Pool::Gpu(0) };
+        let backend = if devices.gpus.is_empty() { Backend::None } else { devices.backend };
         Bill {
-            lines: self.lines(pool).collect(),
+            lines: self.lines(backend, FlashAttention::Auto),
             placement: Placement {
                 gpu_layers: 0,
                 layers: 0,
@@ -64,64 +213,92 @@ impl Projector {
         }
     }
 
-    /// Returns what the projector adds to a bill.
-    pub(super) fn lines(&self, pool: Pool) -> impl Iterator<Item = Line> {
+    /// Returns what the projector adds to a bill: it goes onto the first GPU as a whole.
+    pub(super) fn lines(&self, backend: Backend, flash_attention: FlashAttention) -> Vec<Line> {
+        let pool = if backend == Backend::None { Pool::Host } else { Pool::Gpu(0) };
+        let (device, host) =
+            self.computed(backend, flash_attention).map(|buffers| (buffers.device, buffers.host)).unwrap_or_default();
         let lines = [
             Line { pool, part: Part::Projector, bytes: self.weights, basis: Basis::Exact },
-            Line { pool, part: Part::ProjectorCompute, bytes: self.compute, basis: Basis::Guess },
+            Line { pool, part: Part::ProjectorCompute, bytes: device, basis: self.basis },
+            Line { pool: Pool::Host, part: Part::ProjectorCompute, bytes: host, basis: self.basis },
         ];
-        lines.into_iter().filter(|line| line.bytes != Bytes::ZERO)
+        lines.into_iter().filter(|line| line.bytes != Bytes::ZERO).collect()
     }
 }
 
-/// Frames of the 30 s that audio encoders work on at a time.
-const AUDIO_FRAMES: u64 = 3_000;
-
-/// The sizes of an image or sound encoder.
-struct Encoder {
-    embedding: u64,
-    feed_forward: u64,
-    gated: bool,
-    image: u64,
-    patch: u64,
-    merge: u64,
+fn every_setting() -> impl Iterator<Item = (Backend, FlashAttention)> {
+    BACKENDS.into_iter().flat_map(|backend| FLASH.into_iter().map(move |flash| (backend, flash)))
 }
 
-impl Encoder {
-    fn of(header: &Header, prefix: &str) -> Encoder {
-        let number = |key: &str| header.metadata.unsigned(&format!("{prefix}.{key}")).unwrap_or(0);
-        Encoder {
-            embedding: number("embedding_length"),
-            feed_forward: number("feed_forward_length"),
-            gated: header.tensors.iter().any(|tensor| tensor.name.contains(".ffn_gate.")),
-            image: number("image_size"),
-            patch: number("patch_size"),
-            merge: number("spatial_merge_size"),
-        }
-    }
+/// Returns the buffers of an encoder in every setting, or nothing where its graph is not known.
+fn built(encoder: &Encoder) -> Option<Vec<ProjectorBuffers>> {
+    let graphs = projectors::Graphs::build(encoder)?;
+    let buffers = every_setting().map(|(backend, flash_attention)| {
+        let computed = graphs.compute(backend, flash_attention);
+        let (device, host) = (Bytes(computed.device), Bytes(computed.host));
+        ProjectorBuffers { backend, flash_attention, device, host }
+    });
+    Some(buffers.collect())
+}
 
-    /// Returns the patches of the largest image that llama.cpp reserves for (`clip.cpp`).
-    fn patches(&self, projector_type: Option<&str>) -> u64 {
-        let side = self.image.checked_div(self.patch).unwrap_or(0);
-        let whole = side.saturating_mul(side);
-        match projector_type {
-            // Any size of image, up to 4096 tokens of 2 by 2 patches.
-            Some("qwen2vl_merger" | "qwen2.5vl_merger" | "qwen3vl_merger") => {
-                let merge = if self.merge == 0 { 2 } else { self.merge };
-                merge.saturating_mul(merge).saturating_mul(4_096)
-            }
-            // The buffer starts at a warm-up image of 256 tokens of 2 by 2 patches.
-            Some("pixtral" | "lightonocr") => 1_024,
-            // One image of fixed size; what is tiled is encoded tile by tile.
-            _ => whole.min(16_384),
-        }
-    }
+fn stated_type(header: &Header, modality: Modality) -> Option<String> {
+    let own = format!("clip.{}.projector_type", modality.key());
+    ["clip.projector_type", own.as_str()].into_iter().find_map(|key| header.metadata.text(key)).map(str::to_owned)
+}
 
-    /// Returns the activations of one block: the hidden layer (gate, up and their product where
-    /// there is a gate) and four activations, in f32. Gemma 3's 121 MiB come out as 139.
-    fn compute(&self, patches: u64) -> Bytes {
-        let hidden = self.feed_forward.saturating_mul(if self.gated { 3 } else { 1 });
-        let width = hidden.saturating_add(self.embedding.saturating_mul(4));
-        Bytes(patches).saturating_mul(width).saturating_mul(4)
-    }
+/// Returns the bytes of the weights that an encoder loads (`load_tensors` in `clip.cpp`).
+fn weights(header: &Header, modality: Modality, present: &[Modality]) -> Bytes {
+    let alone = present.len() == 1;
+    let is_unused = |name: &str| Modality::ALL.into_iter().any(|other| belongs(name, other) && other.is_named(header));
+    let blocks = header.metadata.unsigned(&format!("clip.{}.block_count", modality.key())).unwrap_or(0);
+    let loads = |tensor: &&Tensor| {
+        let name = &*tensor.name;
+        !is_read_only_once(name) && (belongs(name, modality) || (alone && !is_unused(name)) || is_for_all(name, blocks))
+    };
+    header.tensors.iter().filter(loads).map(|tensor| tensor.bytes).sum()
+}
+
+/// Returns whether a tensor holds numbers that are read while the file is loaded and then let go:
+/// Gemma 4's limits, Parakeet's filters.
+fn is_read_only_once(name: &str) -> bool {
+    let limits = [".input_max", ".input_min", ".output_max", ".output_min"];
+    limits.iter().any(|end| name.ends_with(end)) || matches!(name, "a.mel_filters" | "a.window")
+}
+
+/// Returns whether a tensor is looked for whatever the modality, so that each encoder of a file with
+/// several has a copy.
+fn is_for_all(name: &str, blocks: u64) -> bool {
+    let deep = name.strip_prefix("v.deepstack.").and_then(|rest| rest.split_once('.'));
+    let deep = deep.and_then(|(block, _)| block.parse::<u64>().ok());
+    name == "v.class_embd"
+        || name.starts_with("v.patch_embd.")
+        || name.starts_with("v.norm_embd.")
+        || deep.is_some_and(|block| block < blocks)
+}
+
+/// Returns whether a tensor is of a modality, in a file that has several.
+fn belongs(name: &str, modality: Modality) -> bool {
+    let owner = if name.starts_with("a.gen.") {
+        Modality::Speech
+    } else if name.starts_with("a.") || name.starts_with("mm.a.") {
+        Modality::Audio
+    } else {
+        Modality::Vision
+    };
+    owner == modality
+}
+
+/// Returns a guess at the buffer of an encoder whose graph is not known: one block's hidden layer
+/// (gate, up and their product where there is a gate) and six activations, in f32, for the patches
+/// of its image or 30 s of sound. Known encoders need between half of it and all of it with flash
+/// attention.
+fn guess(header: &Header, modality: Modality) -> Bytes {
+    let number = |key: &str| header.metadata.unsigned(&format!("clip.{}.{key}", modality.key())).unwrap_or(0);
+    let side = number("image_size").checked_div(number("patch_size")).unwrap_or(0);
+    let patches = if modality == Modality::Vision { side.saturating_mul(side).min(16_384) } else { 3_000 };
+    let gated = header.tensors.iter().any(|tensor| tensor.name.contains(".ffn_gate."));
+    let hidden = number("feed_forward_length").saturating_mul(if gated { 3 } else { 1 });
+    let width = hidden.saturating_add(number("embedding_length").saturating_mul(6));
+    Bytes(patches).saturating_mul(width).saturating_mul(4)
 }

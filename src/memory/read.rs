@@ -113,13 +113,21 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
         kinds,
         pattern,
     };
-    if architecture == "graniteswitch" {
-        add_router(&mut structure);
-    }
-    if architecture == "nanbeige" {
-        unroll(&mut structure, keys.number("num_loops").unwrap_or(1));
-    }
+    complete(&mut structure, &keys);
     Ok(structure)
+}
+
+/// Adds what a few architectures have beyond what the header lists.
+fn complete(structure: &mut Structure, keys: &Keys) {
+    if structure.architecture == "graniteswitch" {
+        add_router(structure);
+    }
+    if let Some(width) = architecture::put_out(structure) {
+        structure.dimensions.embedding_out = width;
+    }
+    if structure.architecture == "nanbeige" {
+        unroll(structure, keys.number("num_loops").unwrap_or(1));
+    }
 }
 
 /// Tensors sorted by block, with what they show.

@@ -49,6 +49,8 @@ impl Sizes {
         let tokens = micro.min(cells.saturating_mul(streams));
         let reserved = match profile.logit_rows {
             _ if has_encoder(&structure.architecture) => batch,
+            // Every token's embedding is put out, to be pooled or handed on.
+            LogitRows::Slots if settings.embeddings => batch,
             LogitRows::Slots => slots,
             LogitRows::Batch | LogitRows::Count(0) => batch,
             LogitRows::Count(rows) => u64::from(rows),

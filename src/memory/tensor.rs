@@ -90,11 +90,7 @@ impl TensorShape {
             && matrices
             && self.dims[3] <= 1
             && rows > 1
-            && match (cpu, self.kind) {
-                (_, Q4_K) | (Cpu::X86, Q4_0 | IQ4_NL | MXFP4) | (Cpu::Arm, Q5_K | Q6_K) => rows.is_multiple_of(8),
-                (Cpu::Arm, Q4_0 | IQ4_NL | MXFP4 | Q8_0) => rows.is_multiple_of(4),
-                _ => false,
-            }
+            && cpu.repacks(self.kind, rows)
     }
 }
 
@@ -114,6 +110,17 @@ pub enum Cpu {
     X86,
     /// 64-bit Arm with `dotprod` and `i8mm`.
     Arm,
+}
+
+impl Cpu {
+    /// Returns whether a matrix of so many rows has a layout for the CPU.
+    pub(super) fn repacks(self, kind: TensorType, rows: u64) -> bool {
+        match (self, kind) {
+            (_, Q4_K) | (Cpu::X86, Q4_0 | IQ4_NL | MXFP4) | (Cpu::Arm, Q5_K | Q6_K) => rows.is_multiple_of(8),
+            (Cpu::Arm, Q4_0 | IQ4_NL | MXFP4 | Q8_0) => rows.is_multiple_of(4),
+            _ => false,
+        }
+    }
 }
 
 /// Returns the bytes of a row. A row that is no whole number of blocks is rounded up: llama.cpp
@@ -464,9 +471,10 @@ impl Role {
     /// layer, as most of llama.cpp's heads and projections do.
     pub const fn home(self) -> Home {
         match self {
-            Role::TokenEmbd | Role::PositionEmbd | Role::TokenTypes | Role::PerLayerTokenEmbd => Home::Input,
-            // 64-bit integers, which GPUs cannot look up.
-            Role::D2t => Home::Input,
+            // The last are 64-bit integers, which GPUs cannot look up.
+            Role::TokenEmbd | Role::PositionEmbd | Role::TokenTypes | Role::PerLayerTokenEmbd | Role::D2t => {
+                Home::Input
+            }
             Role::TokenEmbdNorm
             | Role::PerLayerModelProj
             | Role::PerLayerProjNorm

@@ -52,12 +52,18 @@ pub(super) fn weights(
     let usable = |tensor: &TensorShape| graph::is_usable(structure, backend, tensor);
     let bytes = |layout: &Vec<TensorShape>| layout_bytes(layout, buffer, cpu, usable);
     let layouts: Vec<LayoutBytes> = structure.layouts.iter().map(bytes).collect();
+    let remainder = |kind: &BlockKind| {
+        let is_loaded = |tensor: &&TensorShape| architecture::is_always_loaded(&structure.architecture, tensor);
+        let layout: Vec<TensorShape> = structure.layout(kind).iter().filter(is_loaded).copied().collect();
+        layout_bytes(&layout, buffer, cpu, usable)
+    };
     let mut sum = Weights { gpus: vec![Bytes::ZERO; places.gpus()], ..Weights::default() };
     for (block, kind) in (0u32..).zip(structure.block_kinds()) {
-        if kind.mtp && !settings.mtp {
-            continue;
-        }
-        let bytes = layouts.get(usize::from(kind.layout)).copied().unwrap_or_default();
+        let bytes = if kind.mtp && !settings.mtp {
+            remainder(kind)
+        } else {
+            layouts.get(usize::from(kind.layout)).copied().unwrap_or_default()
+        };
         let place = places.layer(block);
         sum.add(place, bytes.gpu, bytes.host);
         sum.add_beside(place, bytes.beside_gpu);
@@ -169,7 +175,7 @@ impl Weights {
 
 /// Returns the CPU whose repacked layouts are used. A back-end with pinned host memory keeps host
 /// weights there as they are (`make_cpu_buft_list`); Metal has none, and always an Arm beside it.
-fn repacking(backend: Backend, profile: &EngineProfile, places: &Places) -> Option<Cpu> {
+pub(super) fn repacking(backend: Backend, profile: &EngineProfile, places: &Places) -> Option<Cpu> {
     if !profile.cpu_repack {
         return None;
     }

@@ -9,7 +9,7 @@ use crate::library::{
     FileIdentity, FileRole, FoundFile, HeaderOutcome, HeaderRead, Library, Listing, Model, ModelFile, ModelState,
     Origin, Remembered, Root, RootState, Want,
 };
-use crate::memory::{Kind, Projector, Structure};
+use crate::memory::{Basis, Kind, Projector, Structure};
 use crate::units::{Bytes, Moment, Span};
 
 /// What is in a file.
@@ -288,5 +288,6 @@ pub(super) fn language() -> Arc<Structure> {
 /// Returns a projector of a size.
 pub(super) fn projector(weights: u64) -> Arc<Projector> {
     let (projector_type, notes) = (None, Vec::new());
-    Arc::new(Projector { projector_type, weights: Bytes(weights), compute: Bytes::ZERO, notes })
+    let basis = Basis::Exact;
+    Arc::new(Projector { projector_type, weights: Bytes(weights), buffers: Vec::new(), basis, notes })
 }

@@ -71,10 +71,9 @@ pub(in crate::memory) fn has_alibi(structure: &Structure) -> bool {
 /// (`rope_pattern`).
 pub(in crate::memory) fn leaves_unturned(header: &Header, window: u32, block: usize) -> bool {
     match header.architecture {
-        "afmoe" | "smollm3" => (block + 1).is_multiple_of(4),
         // Without a window only the last block is left.
         "llama4" if window == 0 => block + 1 == header.trunk,
-        "llama4" => (block + 1).is_multiple_of(4),
+        "afmoe" | "llama4" | "smollm3" => (block + 1).is_multiple_of(4),
         "smallthinker" => window != 0 && block.is_multiple_of(4),
         "granite_swa" => {
             let turned = header.keys.array("attention.rope_pattern");
@@ -227,4 +226,18 @@ pub(in crate::memory) fn goes_by_number(structure: &Structure) -> bool {
                 | "eagle3"
                 | "dflash"
         )
+}
+
+/// Returns the width of what is put out as an embedding where the architecture decides it
+/// (`n_embd_out_impl`).
+pub(in crate::memory) fn put_out(structure: &Structure) -> Option<u32> {
+    match structure.architecture.as_str() {
+        // One score a token.
+        "clef" => Some(1),
+        "qwen4exp" => {
+            let streams = structure.hyper.number(Hyper::HyperConnections);
+            Some(structure.dimensions.embedding.saturating_mul(streams))
+        }
+        _ => None,
+    }
 }

@@ -1,106 +1,14 @@
 //! The room a graph needs: ggml's best-fit allocator run over it (`ggml-alloc.c`).
 //!
-//! Nodes are walked in order. Each result takes the smallest gap that is large enough, or the place
-//! of a source that nothing else reads any more; what has no reader left is given back. The buffer
-//! is as large as the highest end ever reached.
+//! Nodes are walked in order. Each result takes room in its back-end's [`Buffer`], or the place of a
+//! source that nothing else reads any more; what has no reader left is given back.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::backend::Backends;
+use super::room::{Buffer, Spot};
 use super::schedule::Scheduled;
 use super::tensor::{BackendId, Graph, Id};
-
-/// One buffer while the graph is walked: the gaps in it, by address. The last gap has no end.
-#[derive(Debug)]
-struct Buffer {
-    alignment: u64,
-    gaps: Vec<Gap>,
-    peak: u64,
-}
-
-#[derive(Clone, Copy, Debug, Hash)]
-struct Gap {
-    offset: u64,
-    size: u64,
-}
-
-/// Larger than any buffer.
-const ENDLESS: u64 = u64::MAX / 2;
-
-impl Buffer {
-    fn new(alignment: u64) -> Buffer {
-        Buffer { alignment, gaps: vec![Gap { offset: 0, size: ENDLESS }], peak: 0 }
-    }
-
-    fn padded(&self, size: u64) -> u64 {
-        size.checked_next_multiple_of(self.alignment).unwrap_or(u64::MAX).min(ENDLESS / 2)
-    }
-
-    /// Takes room (`ggml_dyn_tallocr_alloc`): the smallest gap that fits, the later of two alike,
-    /// the endless one only where no other fits.
-    fn take(&mut self, size: u64) -> u64 {
-        let (last, inner) = self.gaps.split_last().map_or((0, &[][..]), |(_, inner)| (inner.len(), inner));
-        let mut best = last;
-        let mut least = u64::MAX;
-        for (index, gap) in inner.iter().enumerate() {
-            if gap.size >= size && gap.size <= least {
-                (best, least) = (index, gap.size);
-            }
-        }
-        let gap = &mut self.gaps[best];
-        let offset = gap.offset;
-        gap.offset = gap.offset.saturating_add(size);
-        gap.size = gap.size.saturating_sub(size);
-        if gap.size == 0 && best != last {
-            self.gaps.remove(best);
-        }
-        self.peak = self.peak.max(offset.saturating_add(size));
-        offset
-    }
-
-    /// Gives room back (`ggml_dyn_tallocr_free_bytes`): joins it with the first gap that it touches,
-    /// and that one with a gap that it touches then.
-    ///
-    /// Room of no size is given back too, as ggml does: it may become a gap of its own, and stand
-    /// between two others that would have joined.
-    fn give(&mut self, offset: u64, size: u64) {
-        let end = offset.saturating_add(size);
-        for index in 0..self.gaps.len() {
-            let gap = self.gaps[index];
-            if gap.end() == offset {
-                self.gaps[index].size = gap.size.saturating_add(size);
-                self.join(index);
-                return;
-            }
-            if gap.offset == end {
-                self.gaps[index] = Gap { offset, size: gap.size.saturating_add(size) };
-                if let Some(before) = index.checked_sub(1) {
-                    self.join(before);
-                }
-                return;
-            }
-        }
-        // Gaps of no size may leave the list out of order, so it is not searched by halves.
-        let at = self.gaps.iter().position(|gap| gap.offset >= offset).unwrap_or(self.gaps.len());
-        self.gaps.insert(at, Gap { offset, size });
-    }
-
-    /// Joins a gap with the one behind it, if they touch.
-    fn join(&mut self, index: usize) {
-        let Some(&next) = self.gaps.get(index + 1) else { return };
-        let gap = &mut self.gaps[index];
-        if gap.end() == next.offset {
-            gap.size = gap.size.saturating_add(next.size);
-            self.gaps.remove(index + 1);
-        }
-    }
-}
-
-impl Gap {
-    const fn end(&self) -> u64 {
-        self.offset.saturating_add(self.size)
-    }
-}
 
 /// What is known of a tensor while the graph is walked.
 #[derive(Clone, Copy, Debug, Default)]
@@ -112,7 +20,7 @@ struct State {
     /// It holds room in its back-end's buffer.
     holds: bool,
     backend: u8,
-    offset: u64,
+    spot: Spot,
     size: u64,
 }
 
@@ -131,11 +39,11 @@ pub(super) fn allocate(graph: &Graph, scheduled: &Scheduled, backends: &Backends
     let mut walk = Walk {
         graph,
         backends,
-        buffers: backends.iter().map(|backend| Buffer::new(backends.alignment(backend))).collect(),
+        buffers: backends.iter().map(|backend| backends.room(backend)).collect(),
         states: vec![State::default(); graph.tensors.len()],
     };
     let begun = walk.run(scheduled);
-    Room { bytes: walk.buffers.iter().map(|buffer| buffer.peak).collect(), begun }
+    Room { bytes: walk.buffers.iter().map(Buffer::peak).collect(), begun }
 }
 
 struct Walk<'a> {
@@ -194,10 +102,10 @@ impl Walk<'_> {
         let mut hasher = DefaultHasher::new();
         staying.hash(&mut hasher);
         for buffer in &self.buffers {
-            buffer.gaps.hash(&mut hasher);
+            buffer.hash_gaps(&mut hasher);
         }
         for state in self.states.iter().filter(|state| state.holds) {
-            (state.backend, state.offset, state.size).hash(&mut hasher);
+            (state.backend, state.spot, state.size).hash(&mut hasher);
         }
         hasher.finish()
     }
@@ -218,9 +126,9 @@ impl Walk<'_> {
         }
         let buffer = &mut self.buffers[usize::from(backend)];
         let size = buffer.padded(self.backends.allocated(BackendId(backend), self.graph, id));
-        let offset = buffer.take(size);
+        let spot = buffer.take(size);
         let state = &mut self.states[id.index()];
-        (state.backend, state.offset, state.size) = (backend, offset, size);
+        (state.backend, state.spot, state.size) = (backend, spot, size);
     }
 
     /// Puts a result where a source lies that nothing else reads.
@@ -237,10 +145,10 @@ impl Walk<'_> {
         let buffer = &mut self.buffers[usize::from(state.backend)];
         let size = buffer.padded(self.backends.allocated(BackendId(state.backend), self.graph, id)).min(state.size);
         if state.size > size {
-            buffer.give(state.offset.saturating_add(size), state.size - size);
+            buffer.give(state.spot.after(size), state.size - size);
         }
         let taken = &mut self.states[id.index()];
-        (taken.backend, taken.offset, taken.size) = (state.backend, state.offset, size);
+        (taken.backend, taken.spot, taken.size) = (state.backend, state.spot, size);
         true
     }
 
@@ -268,30 +176,7 @@ impl Walk<'_> {
         if !state.holds || self.graph.get(id).is_output {
             return;
         }
-        self.buffers[usize::from(state.backend)].give(state.offset, state.size);
+        self.buffers[usize::from(state.backend)].give(state.spot, state.size);
         self.states[id.index()].holds = false;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_smallest_gap_that_fits_is_taken_and_gaps_join() {
-        let mut buffer = Buffer::new(32);
-        let places: Vec<u64> = [64, 32, 96, 32, 40].iter().map(|&size| buffer.take(buffer.padded(size))).collect();
-        assert_eq!(places, [0, 64, 96, 192, 224]);
-        assert_eq!(buffer.peak, 288, "sizes are rounded up to the alignment");
-        buffer.give(0, 64);
-        buffer.give(96, 96);
-        assert_eq!(buffer.take(64), 0, "the gap of 64 fits better than the one of 96");
-        buffer.give(0, 64);
-        buffer.give(64, 32);
-        assert_eq!(buffer.gaps.len(), 2, "three neighbours are one gap: {:?}", buffer.gaps);
-        assert_eq!(buffer.take(192), 0);
-        assert_eq!(buffer.peak, 288);
-        assert_eq!(buffer.take(buffer.padded(33)), 288, "where nothing fits the buffer grows");
-        assert_eq!(buffer.peak, 352);
     }
 }

@@ -177,9 +177,7 @@ impl Builder<'_> {
         if self.has(Role::AttnQkv) {
             let mut qkv = self.project(Role::AttnQkv, x);
             let bias = self.bias(Role::AttnQkv);
-            if bias != Id::NONE {
-                qkv = self.add(qkv, bias);
-            } else {
+            if bias == Id::NONE {
                 let biases = [Role::AttnQ, Role::AttnK, Role::AttnV].map(|role| self.bias(role));
                 if let [q, k, v] = biases
                     && !biases.contains(&Id::NONE)
@@ -188,6 +186,8 @@ impl Builder<'_> {
                     let bias = self.concat(bias, v, 0);
                     qkv = self.add(qkv, bias);
                 }
+            } else {
+                qkv = self.add(qkv, bias);
             }
             if clamps {
                 qkv = self.unary(Op::Clamp, qkv);

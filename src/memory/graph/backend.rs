@@ -3,10 +3,12 @@
 use std::ops::Range;
 
 use super::fusion::{self, Kept};
+use super::room::{Buffer, ENDLESS};
 use super::tensor::{BackendId, Graph, Id, Op};
 use super::{cuda, metal, metal_order, vulkan, vulkan_order};
 use crate::memory::Backend;
 use crate::memory::buffer::BufferKind;
+use crate::memory::tensor::Cpu;
 use crate::units::Bytes;
 
 /// The back-ends of a load: its GPUs in order, then the CPU.
@@ -14,6 +16,7 @@ use crate::units::Bytes;
 pub(super) struct Backends {
     kind: Backend,
     gpus: u8,
+    repacks: Option<Cpu>,
 }
 
 /// From this many rows on an operation on weights in host memory is computed on a GPU
@@ -23,7 +26,12 @@ const OFFLOAD_ROWS: u64 = 32;
 impl Backends {
     /// Returns the back-ends of `gpus` devices of a kind.
     pub(super) fn new(kind: Backend, gpus: usize) -> Backends {
-        Backends { kind, gpus: u8::try_from(gpus).unwrap_or(u8::MAX - 1) }
+        Backends { kind, gpus: u8::try_from(gpus).unwrap_or(u8::MAX - 1), repacks: None }
+    }
+
+    /// Returns them beside a CPU that weights in host memory are laid out for.
+    pub(super) const fn repacking(self, repacks: Option<Cpu>) -> Backends {
+        Backends { repacks, ..self }
     }
 
     /// Returns the kind of the GPUs.
@@ -51,11 +59,14 @@ impl Backends {
         if backend == self.cpu() { BufferKind::HOST } else { BufferKind::of(self.kind) }
     }
 
-    /// Returns the alignment of a back-end's buffers.
-    pub(super) fn alignment(&self, backend: BackendId) -> u64 {
-        // Vulkan maps host memory at 64 bytes or more (`minMemoryMapAlignment`).
-        let mapped = if self.kind == Backend::Vulkan { 64 } else { 1 };
-        self.buffer(backend).alignment().max(mapped)
+    /// Returns a back-end's compute buffer, empty.
+    pub(super) fn room(&self, backend: BackendId) -> Buffer {
+        let alignment = self.buffer(backend).alignment();
+        if self.kind == Backend::Vulkan {
+            // Vulkan maps host memory at 64 bytes or more (`minMemoryMapAlignment`).
+            return Buffer::new(alignment.max(64), vulkan::MOST_CHUNK);
+        }
+        Buffer::new(alignment, ENDLESS)
     }
 
     /// Returns the bytes that a back-end sets aside for a tensor (`get_alloc_size`).
@@ -106,8 +117,8 @@ impl Backends {
     /// Returns the GPU that takes an operation on weights in host memory, if it is worth it.
     pub(super) fn offloads_to(&self, graph: &Graph, id: Id) -> Option<BackendId> {
         if self.kind == Backend::Metal {
-            let takes = metal::offloads(graph, id, OFFLOAD_ROWS) && self.supports(BackendId(0), graph, id);
-            return takes.then_some(BackendId(0));
+            let takes = metal::offloads(graph, id, OFFLOAD_ROWS, self.repacks);
+            return (takes && self.supports(BackendId(0), graph, id)).then_some(BackendId(0));
         }
         let tensor = graph.get(id);
         let rows = match tensor.op {

@@ -45,7 +45,6 @@ pub(super) fn supports(graph: &Graph, id: Id) -> bool {
         Op::GroupNorm => a.is_contiguous(),
         Op::Roll => a.kind == F32 && a.is_contiguous(),
         Op::Im2col | Op::Conv2d => a.is_contiguous() && b.is_contiguous(),
-        Op::OutProd => a.kind == F32 && b.kind == F32,
         Op::SsmConv => a.ne[1].is_multiple_of(128),
         Op::SsmScan => scans(graph, tensor),
         Op::LightningIndexer => indexes(a, b),
@@ -182,8 +181,7 @@ pub(super) fn flash_attention(graph: &Graph, id: Id) -> Option<Kernel> {
         40 | 64 | 72 | 80 | 96 | 112 | 128 | 256 => narrow == wide,
         192 => narrow == 128 && shared.is_multiple_of(8) && shares(),
         320 => narrow == 256 && shared.is_multiple_of(32) && shares(),
-        512 => narrow == 512 && shares(),
-        576 => narrow == 512 && shares(),
+        512 | 576 => narrow == 512 && shares(),
         _ => false,
     };
     let known = |kind| matches!(kind, F32 | F16 | BF16 | Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q8_0);

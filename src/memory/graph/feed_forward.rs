@@ -20,7 +20,6 @@ pub(super) enum Norm {
 
 /// The activations of a feed-forward network, llama.cpp's `llm_ffn_op_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are llama.cpp's own")]
 pub(super) enum Activation {
     Silu,
     Gelu,
@@ -28,7 +27,6 @@ pub(super) enum Activation {
     ReluSqr,
     Swiglu,
     Geglu,
-    Reglu,
     SwigluOai,
     Situ,
 }
@@ -44,7 +42,6 @@ pub(super) enum GateType {
 
 /// How experts are chosen, llama.cpp's `llama_expert_gating_func_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are llama.cpp's own")]
 pub(super) enum Gating {
     Softmax,
     Sigmoid,
@@ -96,8 +93,6 @@ pub(super) struct Experts {
     pub(super) normalises: bool,
     /// The weights are multiplied with a number other than 0 and 1.
     pub(super) scales: bool,
-    /// A bias is added to the scores by which experts are chosen (`exp_probs_b`).
-    pub(super) biased: bool,
     /// The scores, where the model computes them itself.
     pub(super) scores: Id,
     /// The experts, where the model does not choose them by score.
@@ -114,7 +109,6 @@ impl Default for Experts {
             gating: Gating::Softmax,
             normalises: true,
             scales: false,
-            biased: false,
             scores: Id::NONE,
             chosen: Id::NONE,
             weights_first: false,
@@ -214,7 +208,7 @@ impl Builder<'_> {
                 let active = self.unary(Op::Unary, gate);
                 self.unary(Op::Sqr, active)
             }
-            Activation::Swiglu | Activation::Geglu | Activation::Reglu | Activation::Situ => {
+            Activation::Swiglu | Activation::Geglu | Activation::Situ => {
                 joined = false;
                 self.glu(Glu::Plain, gate, Id::NONE)
             }
@@ -346,12 +340,11 @@ impl Builder<'_> {
             }
         };
         let mut ranks = probabilities;
-        if how.biased {
-            let bias = self.bias(Role::ExpProbsB);
-            // Hunyuan V3 stores it without a suffix.
-            let bias = if bias == Id::NONE { self.tensor(Role::ExpProbsB, Suffix::Other) } else { bias };
-            ranks = self.add_if(ranks, bias);
-        }
+        // Only the choice is biased, not the weights (`exp_probs_b`). Hunyuan V3 stores it without a
+        // suffix.
+        let bias = self.bias(Role::ExpProbsB);
+        let bias = if bias == Id::NONE { self.tensor(Role::ExpProbsB, Suffix::Other) } else { bias };
+        ranks = self.add_if(ranks, bias);
         match self.architecture() {
             "llama4" => ranks = logits,
             "grovemoe" => ranks = self.unary(Op::Sigmoid, logits),

@@ -70,7 +70,11 @@ fn weighted_sum(rest: Rest, at: usize, kept: &mut Vec<Kept>) -> usize {
 fn router(rest: Rest, at: usize, kept: &mut Vec<Kept>) -> usize {
     let Some(router) = rest.router() else { return 1 };
     // The numbers of experts that there is a kernel for (`ggml_cuda_should_use_topk_moe`).
-    if !matches!(router.experts, 288 | 576) && !(router.experts <= 512 && router.experts.is_power_of_two()) {
+    let has_kernel = match router.experts {
+        288 | 576 => true,
+        experts => experts <= 512 && experts.is_power_of_two(),
+    };
+    if !has_kernel {
         return 1;
     }
     let until = at + router.nodes;
@@ -82,7 +86,7 @@ fn router(rest: Rest, at: usize, kept: &mut Vec<Kept>) -> usize {
 }
 
 /// The most experts whose results are summed up in one go (`MOE_WEIGHTED_REDUCTION_MAX_EXPERTS`).
-const MOST_SUMMED: u64 = 15;
+const MOST_SUMMED: usize = 15;
 
 /// A weighted sum of experts.
 pub(super) struct WeightedSum {
@@ -196,14 +200,11 @@ impl<'a> Rest<'a> {
         }
         let weighted = self.get(products - 1)?;
         let used = weighted.ne[1];
-        if !(2..=MOST_SUMMED).contains(&used) {
-            return None;
-        }
-        let used = usize::try_from(used).ok()?;
+        let used = usize::try_from(used).ok().filter(|used| (2..=MOST_SUMMED).contains(used))?;
         let from = self.id(products - 1);
         let plane = [weighted.ne[0], weighted.ne[2].saturating_mul(weighted.ne[3]), 1, 1];
         let end = products + 2 * used - 1;
-        let (mut views, mut viewed, mut added) = ([Id::NONE; MOST_SUMMED as usize], 0, 0);
+        let (mut views, mut viewed, mut added) = ([Id::NONE; MOST_SUMMED], 0, 0);
         for at in products..end {
             let node = self.get(at)?;
             let fits = match node.op {
@@ -224,7 +225,8 @@ impl<'a> Rest<'a> {
                 return None;
             }
         }
-        let inner = self.is_inner(products - 1, used as u32) && (products == 1 || self.is_inner(0, 1));
+        let inner =
+            self.is_inner(products - 1, u32::try_from(used).unwrap_or(0)) && (products == 1 || self.is_inner(0, 1));
         inner.then_some(WeightedSum { experts, weights, scales, nodes: end })
     }
 

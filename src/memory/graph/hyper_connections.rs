@@ -40,7 +40,7 @@ impl Builder<'_> {
     }
 
     /// Repeats the embeddings for every stream.
-    pub(super) fn to_streams(&mut self, x: Id) -> Id {
+    pub(super) fn spread_over_streams(&mut self, x: Id) -> Id {
         let (width, tokens, streams) = (self.embedding(), self.tokens(), self.streams());
         let x = self.reshape(x, [width, 1, tokens, 1]);
         self.repeat(x, [width, streams, tokens, 1])
@@ -70,7 +70,7 @@ impl Builder<'_> {
         let post = self.unary(Op::Sigmoid, post);
         let post = self.scale(post);
         let comb = if self.plan.uses.hyper_connections_comb {
-            let comb = self.other(Op::Other, [streams, streams, tokens, 1], &[mixes, scale, base]);
+            let comb = self.other(Op::Dsv4HcComb, [streams, streams, tokens, 1], &[mixes, scale, base]);
             self.note_fused(FusedOp::HyperConnectionsComb, comb);
             comb
         } else {
@@ -94,7 +94,7 @@ impl Builder<'_> {
     fn gather(&mut self, x: Id, weights: Id) -> Id {
         let Tensor { ne, nb, .. } = *self.get(x);
         if self.block.is_some() && self.plan.uses.hyper_connections_pre {
-            let gathered = self.other(Op::Other, [ne[0], ne[2], 1, 1], &[x, weights]);
+            let gathered = self.other(Op::Dsv4HcPre, [ne[0], ne[2], 1, 1], &[x, weights]);
             self.note_fused(FusedOp::HyperConnectionsPre, gathered);
             return gathered;
         }
@@ -137,7 +137,7 @@ impl Builder<'_> {
         let [width, streams, tokens, _] = ne;
         let Joint { post, comb } = joint;
         if self.plan.uses.hyper_connections_post {
-            let joined = self.other(Op::Other, [width, streams, tokens, 1], &[x, residual, post, comb]);
+            let joined = self.other(Op::Dsv4HcPost, [width, streams, tokens, 1], &[x, residual, post, comb]);
             self.note_fused(FusedOp::HyperConnectionsPost, joined);
             return joined;
         }

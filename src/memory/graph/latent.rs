@@ -122,11 +122,9 @@ impl Builder<'_> {
         let v = self.view_3d(both, [value, heads, tokens], strides, row_bytes(kind, nope));
         let v = self.cont(v);
         let q = self.reshape(q, [nope.saturating_add(rope), heads, tokens, 1]);
-        let q = self.turn(q, positions, factors);
+        let q = self.rope(q, positions, factors);
         let turned = self.repeat(turned, [rope, heads, tokens, 1]);
-        // Kimi puts that part first.
-        let (one, next) = if positions == Id::NONE { (turned, plain) } else { (plain, turned) };
-        let k = self.concat(one, next, 0);
+        let k = self.concat(plain, turned, 0);
         Qkv { q, k, v }
     }
 }

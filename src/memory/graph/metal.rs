@@ -3,6 +3,7 @@
 use super::cuda::{has_whole_rows, source};
 use super::tensor::{F16, F32, Graph, I32, I64, Id, Op, Tensor};
 use crate::gguf::TensorType;
+use crate::memory::tensor::Cpu;
 use crate::units::Bytes;
 
 const BF16: TensorType = TensorType::BF16;
@@ -31,10 +32,11 @@ pub(super) fn supports(graph: &Graph, id: Id) -> bool {
             has_whole_rows(a) && has_whole_rows(b) && is_float(a.kind) && a.kind == b.kind
         }
         op if op.is_unary() => has_whole_rows(a) && is_float(a.kind),
-        Op::Scale | Op::Fill | Op::Clamp | Op::Sqr | Op::Sqrt | Op::Log => has_whole_rows(a) && is_float(a.kind),
+        Op::Scale | Op::Fill | Op::Clamp | Op::Sqr | Op::Sqrt => has_whole_rows(a) && is_float(a.kind),
         Op::Glu => a.is_contiguous_from(1) && is_float(a.kind),
-        Op::Norm | Op::RmsNorm | Op::L2Norm | Op::GroupNorm | Op::SoftMax => has_whole_rows(a),
-        Op::SumRows | Op::Mean | Op::Cumsum | Op::Tri => has_whole_rows(a),
+        Op::Norm | Op::RmsNorm | Op::L2Norm | Op::GroupNorm | Op::SoftMax | Op::SumRows | Op::Mean | Op::Cumsum => {
+            has_whole_rows(a)
+        }
         Op::GetRows => !matches!(a.kind, NVFP4 | TQ1_0),
         Op::SetRows => match a.kind {
             F16 => tensor.kind == F16,
@@ -45,13 +47,16 @@ pub(super) fn supports(graph: &Graph, id: Id) -> bool {
         Op::Concat => a.kind == b.kind && joins(a.kind),
         Op::Im2col => b.is_contiguous() && b.kind == F32,
         Op::Conv2d => a.is_contiguous() && b.kind == F32 && is_float(a.kind),
-        Op::Upscale | Op::Pad | Op::SolveTri | Op::Pool2d => a.kind == F32,
+        Op::Upscale | Op::Pad | Op::Pool2d => a.kind == F32,
         Op::Pool1d => a.kind == F32 && a.is_contiguous(),
         Op::Roll => a.is_contiguous(),
         Op::GatedDeltaNet => source(graph, tensor, 2).is_none_or(|v| v.ne[0].is_multiple_of(32)),
         Op::LightningIndexer => q_is_indexed(a, b),
+        // Four streams make 24 numbers a token.
+        Op::Dsv4HcComb => a.ne[0] == 24,
+        Op::Dsv4HcPost => b.ne[1] == 4,
         Op::FlashAttnExt => flash_attention(graph, tensor),
-        Op::GatedLinearAttn | Op::OutProd => false,
+        Op::GatedLinearAttn => false,
         _ => true,
     }
 }
@@ -158,10 +163,14 @@ fn attention_bytes(graph: &Graph, tensor: &Tensor) -> u64 {
 /// Returns whether Metal takes an operation on weights in host memory
 /// (`ggml_backend_metal_device_offload_op`): the products of experts only, for Accelerate is asked
 /// before and takes every other product that is worth it (`ggml_backend_blas_device_supports_op`).
-pub(super) fn offloads(graph: &Graph, id: Id, least: u64) -> bool {
+/// Experts laid out for the CPU stay there.
+pub(super) fn offloads(graph: &Graph, id: Id, least: u64, cpu: Option<Cpu>) -> bool {
     let tensor = graph.get(id);
     match tensor.op {
-        Op::MulMatId => tensor.ne[2] >= least,
+        Op::MulMatId => {
+            let is_repacked = |weight: &Tensor| cpu.is_some_and(|cpu| cpu.repacks(weight.kind, weight.ne[1]));
+            tensor.ne[2] >= least && !source(graph, tensor, 0).is_some_and(is_repacked)
+        }
         Op::MulMat => {
             let b = source(graph, tensor, 1);
             let small = tensor.ne[0] < 32 || b.is_none_or(|b| b.ne[0] < 32 || !b.is_contiguous() || b.kind != F32);

@@ -49,7 +49,7 @@ fn keep_sources(rest: Rest, kept: &mut Vec<Kept>) {
 /// them (`ggml_metal_fusion_match_raw_pattern`).
 fn look_alike(rest: Rest, at: usize) -> usize {
     let op = |further: usize| rest.op(at + further);
-    let run = |from: usize, of: Op| (from..).take_while(|&further| op(further) == of).count();
+    let run = |from: usize, of: Op| (from..rest.nodes.len()).take_while(|&further| op(further) == of).count();
     match op(0) {
         Op::Norm | Op::RmsNorm => match (op(1), op(2)) {
             (Op::Mul, Op::Add) => 3,
@@ -261,8 +261,6 @@ const fn is_movable(op: Op) -> bool {
                 | Op::SsmConv
                 | Op::SsmScan
                 | Op::Clamp
-                | Op::Tri
-                | Op::Diag
                 | Op::Mul
                 | Op::Add
                 | Op::Sub

@@ -9,14 +9,22 @@
 //! - [`recurrent`], [`mamba`], [`delta_net`], [`kda`]: states, and the layers that carry them along;
 //! - [`pooling`]: what follows where embeddings are asked for;
 //! - [`families`]: one small module a family of architectures;
+//! - [`projectors`] and [`convolve`]: the same for encoders of images and sound;
 //! - [`backend`]: what a back-end decides about memory: [`cuda`] with [`fusion`], [`metal`] with
 //!   [`metal_order`], [`vulkan`] with [`vulkan_order`];
 //! - [`reduce`]: the few blocks that stand for all;
 //! - [`usable`]: which weights a device can use at all.
 
+#![expect(
+    clippy::many_single_char_names,
+    clippy::similar_names,
+    reason = "q, k, v, g and x are what the field calls them"
+)]
+
 mod allocate;
 mod attention;
 mod backend;
+mod convolve;
 mod cuda;
 mod delta_net;
 mod families;
@@ -32,8 +40,10 @@ mod metal_order;
 mod model;
 mod ops;
 mod pooling;
+pub(super) mod projectors;
 mod recurrent;
 mod reduce;
+mod room;
 mod schedule;
 mod tensor;
 mod usable;
@@ -53,12 +63,17 @@ use super::hyper::Hyper;
 use super::place::{Device, Places};
 use super::sizes::Sizes;
 use super::structure::Structure;
-use super::{Backend, FlashAttention, Settings};
+use super::tensor::Cpu;
+use super::{Backend, Basis, FlashAttention, Settings};
 use crate::units::Bytes;
 
 /// Copies of the inputs that several fully loaded GPUs keep to work in turns
 /// (`GGML_SCHED_MAX_COPIES`).
 const PIPELINE_COPIES: u32 = 4;
+
+/// By which part the buffers of an architecture that no family describes are made larger: no more is
+/// known of it than what its tensors show.
+const GUESSED: u64 = 4;
 
 /// What a graph is built for.
 #[derive(Clone, Copy)]
@@ -68,6 +83,8 @@ pub(super) struct Load<'a> {
     pub(super) places: &'a Places,
     pub(super) sizes: &'a Sizes,
     pub(super) backend: Backend,
+    /// The CPU that weights in host memory are laid out for.
+    pub(super) repacks: Option<Cpu>,
 }
 
 /// What the graph of a load needs.
@@ -77,14 +94,16 @@ pub(super) struct Computed {
     pub(super) buffers: Spread,
     /// Whether flash attention ends up on.
     pub(super) flash_attention: bool,
-    /// Whether tensors of another model are read, which are only guessed.
-    pub(super) borrows: bool,
+    /// How the buffers are known: by a formula where tensors of another model are read, by a guess
+    /// where no family describes the architecture.
+    pub(super) basis: Basis,
 }
 
-/// Returns what the graph of a load needs, or nothing where no family describes its architecture.
-pub(super) fn compute(load: &Load) -> Option<Computed> {
-    let family = families::of(&load.structure.architecture)?;
-    let backends = Backends::new(load.backend, load.places.gpus());
+/// Returns what the graph of a load needs.
+pub(super) fn compute(load: &Load) -> Computed {
+    let known = families::of(&load.structure.architecture);
+    let family = known.unwrap_or(families::UNKNOWN);
+    let backends = Backends::new(load.backend, load.places.gpus()).repacking(load.repacks);
     let mut selection = Selection::new(load);
     let mut uses = wishes(load);
     let on_one_device = is_on_one_device(load);
@@ -100,10 +119,17 @@ pub(super) fn compute(load: &Load) -> Option<Computed> {
         }
         let (room, borrows) = worst.allocate(graph);
         if selection.suffices(&room.begun) {
-            let mut bytes = room.bytes.into_iter().map(Bytes);
+            let margin =
+                |bytes: u64| Bytes(if known.is_some() { bytes } else { bytes.saturating_add(bytes / GUESSED) });
+            let mut bytes = room.bytes.into_iter().map(margin);
             let gpus = bytes.by_ref().take(load.places.gpus()).collect();
             let host = bytes.next().unwrap_or_default();
-            return Some(Computed { buffers: Spread { gpus, host }, flash_attention: uses.flash_attention, borrows });
+            let basis = match known {
+                None => Basis::Guess,
+                Some(_) if borrows => Basis::Formula,
+                Some(_) => Basis::Exact,
+            };
+            return Computed { buffers: Spread { gpus, host }, flash_attention: uses.flash_attention, basis };
         }
     }
 }

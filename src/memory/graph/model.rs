@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 
 use super::backend::Backends;
-use super::tensor::{BackendId, F32, Fused, FusedOp, Graph, Home, I32, I64, Id, Op, Tensor};
+use super::tensor::{BackendId, F32, Fused, FusedOp, Graph, Home, I32, I64, Id, Tensor};
 use crate::gguf::TensorType;
 use crate::memory::architecture;
 use crate::memory::compressed;
@@ -51,7 +51,6 @@ impl Uses {
     pub(super) fn switch(&mut self, what: FusedOp) -> &mut bool {
         match what {
             FusedOp::FlashAttention => &mut self.flash_attention,
-            FusedOp::GatedDeltaNet => &mut self.gated_delta_net,
             FusedOp::LightningIndexer => &mut self.lightning_indexer,
             FusedOp::HyperConnectionsPre => &mut self.hyper_connections_pre,
             FusedOp::HyperConnectionsComb => &mut self.hyper_connections_comb,
@@ -75,9 +74,12 @@ pub(super) struct Builder<'a> {
     pub(super) ids: Id,
     /// What is put out as embedding (`t_embd`), once it is known.
     pub(super) embedding: Id,
-    weights: Vec<Known<(Option<u32>, Role, Suffix, BackendId)>>,
+    weights: Vec<Known<WeightKey>>,
     caches: Vec<Known<(u32, Cache)>>,
 }
+
+/// What a weight is: its block, what it is for, and the back-end that has it.
+type WeightKey = (Option<u32>, Role, Suffix, BackendId);
 
 /// A tensor made before, found again by what it is.
 #[derive(Clone, Copy, Debug)]
@@ -101,8 +103,6 @@ pub(super) enum Cache {
     Ngrams,
     /// The indexer's keys.
     IndexerK,
-    /// The indexer's values.
-    IndexerV,
     /// A part of DeepSeek V4's caches.
     Compressed(compressed::Part),
     /// The scores beside a state of DeepSeek V4.
@@ -301,6 +301,7 @@ impl<'a> Builder<'a> {
     pub(super) fn foreign_table(&mut self, width: u64) -> Id {
         let mut table = Tensor::new(F32, [width, 1, 1, 1]);
         table.home = Home::Weights(self.plan.backends.cpu());
+        self.graph.borrows = true;
         self.graph.push(table)
     }
 
@@ -409,7 +410,6 @@ impl<'a> Builder<'a> {
             Cache::S => states(structure.memory.state_s),
             Cache::Ngrams => states(crate::memory::cache::ngram_state(structure)),
             Cache::IndexerK => rows(settings.cache_type_k, u64::from(structure.dimensions.indexer)),
-            Cache::IndexerV => rows(settings.cache_type_v, u64::from(structure.dimensions.indexer_value)),
             Cache::Compressed(part) | Cache::Scores(part) => {
                 let [width, rows] = compressed::shape(structure, &kind, sizes, part).unwrap_or_default();
                 let kind = if part.is_state() { F32 } else { settings.cache_type_k.tensor_type() };
@@ -528,7 +528,7 @@ impl<'a> Builder<'a> {
     /// Returns the scale of a weight of the block under way, where the file has one and the graph
     /// applies it.
     pub(super) fn scale_of(&mut self, role: Role) -> Id {
-        let applies = crate::memory::architecture::applies_scale(self.plan.structure, role);
+        let applies = architecture::applies_scale(self.plan.structure, role);
         if applies { self.tensor(role, Suffix::Scale) } else { Id::NONE }
     }
 
@@ -581,11 +581,6 @@ impl<'a> Builder<'a> {
     pub(super) fn finish(&mut self, logits: Id) {
         self.set_output(logits);
         self.expand(logits);
-    }
-
-    /// Applies an operation that changes neither type nor shape.
-    pub(super) fn activate(&mut self, op: Op, x: Id) -> Id {
-        self.unary(op, x)
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) const EXACT_INPUT: u32 = 1;
 
 impl Graph {
     /// Adds a result of the given type and shape.
-    fn result(&mut self, op: Op, kind: TensorType, ne: [u64; 4], sources: &[Id]) -> Id {
+    pub(super) fn result(&mut self, op: Op, kind: TensorType, ne: [u64; 4], sources: &[Id]) -> Id {
         let id = self.push(Tensor::new(kind, ne));
         let tensor = self.get_mut(id);
         tensor.op = op;

@@ -38,7 +38,6 @@ pub(super) const I64: TensorType = TensorType(27);
 /// ggml's operations, as far as llama.cpp's graphs use them. One that takes part in no rule of the
 /// scheduler, the allocator or a back-end shares [`Op::Other`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names are ggml's own")]
 pub(super) enum Op {
     None,
     Add,
@@ -47,12 +46,14 @@ pub(super) enum Op {
     Clamp,
     Concat,
     Cont,
-    Conv1d,
     Conv2d,
+    Conv2dDw,
     Cpy,
     Cumsum,
-    Diag,
     Div,
+    Dsv4HcComb,
+    Dsv4HcPost,
+    Dsv4HcPre,
     Dup,
     Exp,
     Fill,
@@ -65,14 +66,12 @@ pub(super) enum Op {
     Im2col,
     L2Norm,
     LightningIndexer,
-    Log,
     Mean,
     Mul,
     MulMat,
     MulMatId,
     Norm,
     Other,
-    OutProd,
     Pad,
     Permute,
     Pool1d,
@@ -91,7 +90,6 @@ pub(super) enum Op {
     Silu,
     SoftMax,
     Softplus,
-    SolveTri,
     Sqr,
     Sqrt,
     SsmConv,
@@ -100,7 +98,6 @@ pub(super) enum Op {
     SumRows,
     TopK,
     Transpose,
-    Tri,
     /// A unary operation other than those that fusion looks for.
     Unary,
     Upscale,
@@ -127,7 +124,6 @@ impl Op {
                     | Op::Div
                     | Op::Sqr
                     | Op::Sqrt
-                    | Op::Log
                     | Op::Rope
                     | Op::RmsNorm
                     | Op::Clamp
@@ -167,6 +163,7 @@ impl Home {
 }
 
 /// One tensor.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, kept small")]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tensor {
     pub(super) op: Op,
@@ -312,7 +309,7 @@ pub(super) fn row_bytes(kind: TensorType, elements: u64) -> u64 {
 }
 
 /// A graph as llama.cpp builds it: all tensors, and the nodes in the order they are computed.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Graph {
     pub(super) tensors: Vec<Tensor>,
     /// What is computed, in order.
@@ -342,7 +339,6 @@ pub(super) struct Fused {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FusedOp {
     FlashAttention,
-    GatedDeltaNet,
     LightningIndexer,
     HyperConnectionsPre,
     HyperConnectionsComb,
@@ -412,6 +408,33 @@ impl Graph {
             nodes: Vec::with_capacity(40 * blocks + 32),
             leafs: Vec::with_capacity(16 * blocks + 16),
             ..Graph::default()
+        }
+    }
+
+    /// As [`Graph::expand`] for graphs that are deeper than a thread's stack: what is under way is
+    /// kept in a list.
+    pub(super) fn expand_deep(&mut self, id: Id) {
+        let mut under_way = Vec::new();
+        if id != Id::NONE && !std::mem::replace(&mut self.get_mut(id).visited, true) {
+            under_way.push((id, 0));
+        }
+        while let Some((id, next)) = under_way.last_mut() {
+            let id = *id;
+            let source = self.get(id).sources.get(*next).copied().unwrap_or(Id::NONE);
+            if source != Id::NONE {
+                *next += 1;
+                self.get_mut(source).uses += 1;
+                if !std::mem::replace(&mut self.get_mut(source).visited, true) {
+                    under_way.push((source, 0));
+                }
+                continue;
+            }
+            under_way.pop();
+            if self.get(id).op == Op::None {
+                self.leafs.push(id);
+            } else {
+                self.nodes.push(id);
+            }
         }
     }
 }

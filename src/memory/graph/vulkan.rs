@@ -4,6 +4,7 @@
 //! lower in fact moves an operation to the CPU, and its memory with it.
 
 use super::cuda::{has_whole_rows, joins, source};
+use super::ops::EXACT_INPUT;
 use super::tensor::{F16, F32, Graph, I32, I64, Id, Op, Tensor, element_bytes};
 use crate::gguf::TensorType;
 
@@ -35,6 +36,7 @@ pub(super) fn supports(graph: &Graph, id: Id) -> bool {
     }
     let is_float = |kind| matches!(kind, F32 | F16);
     match tensor.op {
+        Op::MulMatId if tensor.detail == EXACT_INPUT => false,
         Op::MulMat | Op::MulMatId => multiplies(graph, tensor, a, b),
         Op::Add | Op::Sub | Op::Mul | Op::Div => [a.kind, b.kind, tensor.kind].into_iter().all(is_float),
         op if op.is_unary() => is_float(a.kind),
@@ -44,23 +46,22 @@ pub(super) fn supports(graph: &Graph, id: Id) -> bool {
         Op::Cpy | Op::Cont | Op::Dup => copies(a, tensor),
         Op::Repeat => matches!(element_bytes(a.kind), 2 | 4),
         Op::Rope => has_whole_rows(a),
-        Op::GroupNorm => a.is_contiguous(),
-        Op::Norm | Op::L2Norm | Op::Pad | Op::Roll | Op::Upscale | Op::SsmConv | Op::SolveTri => a.kind == F32,
-        Op::Sqr | Op::Sqrt | Op::Clamp | Op::Log | Op::Tri | Op::Diag | Op::Fill => is_float(a.kind),
-        Op::Scale => a.is_contiguous() && a.kind == F32,
-        Op::SoftMax => a.is_contiguous() && a.kind == F32,
-        Op::Argsort | Op::TopK => a.is_contiguous(),
+        Op::Norm | Op::L2Norm | Op::Pad | Op::Roll | Op::Upscale | Op::SsmConv => a.kind == F32,
+        Op::Sqr | Op::Sqrt | Op::Clamp | Op::Fill => is_float(a.kind),
+        Op::GroupNorm | Op::Argsort | Op::TopK => a.is_contiguous(),
         Op::SumRows | Op::Mean | Op::Cumsum => a.kind == F32 && has_whole_rows(a),
         Op::Set => a.kind == b.kind && matches!(a.kind, F32 | I32),
         Op::Concat => joins(a, b, 3),
-        Op::OutProd => a.is_contiguous() && b.is_contiguous() && a.kind == F32 && b.kind == F32,
         Op::Im2col => b.is_contiguous() && b.kind == F32,
         Op::Conv2d => a.is_contiguous() && b.is_contiguous() && is_float(a.kind) && b.kind == F32,
-        Op::Pool1d | Op::Pool2d => a.is_contiguous() && a.kind == F32,
+        Op::Scale | Op::SoftMax | Op::Pool1d | Op::Pool2d => a.is_contiguous() && a.kind == F32,
         Op::GatedLinearAttn => a.ne[0] == 64,
         Op::GatedDeltaNet => source(graph, tensor, 2).is_some_and(|v| matches!(v.ne[0], 16 | 32 | 64 | 128)),
         Op::SsmScan => scans(graph, tensor, a),
         Op::LightningIndexer => a.ne[0] == 128 && attends(b.kind),
+        // The shaders take four streams.
+        Op::Dsv4HcPre => a.ne[1] == 4,
+        Op::Dsv4HcPost => b.ne[1] == 4,
         Op::FlashAttnExt => flash_attention(graph, tensor),
         _ => true,
     }

@@ -85,14 +85,18 @@ const ROUTERS: [&[Op]; 5] = [
 ];
 
 /// Other nodes that stay together.
-const GROUPS: [&[Op]; 6] = [
+const GROUPS: [&[Op]; 7] = [
     TOP_K,
     &[Op::RmsNorm, Op::Mul, Op::Add, Op::Mul],
     &[Op::RmsNorm, Op::Mul, Op::Add],
     &[Op::RmsNorm, Op::Mul, Op::Rope, Op::View, Op::SetRows],
     &[Op::RmsNorm, Op::View, Op::SetRows],
     &[Op::Rope, Op::View, Op::SetRows],
+    GATED_STREAMS,
 ];
+
+/// The weights of hyper-connections and their use: here too what is read is kept until the last.
+const GATED_STREAMS: &[Op] = &[Op::Scale, Op::Unary, Op::Scale, Op::Dsv4HcPost];
 
 /// The choice of an indexer, which no node may be taken out of.
 const TOP_K: &[Op] = &[Op::GetRows, Op::Permute, Op::Cont, Op::Cpy, Op::Reshape, Op::Add, Op::TopK];
@@ -154,20 +158,22 @@ impl Sorter<'_> {
     /// Returns how many nodes from one on stay together, if any do.
     fn group_at(&self, at: usize) -> Option<usize> {
         let op = self.op(at);
-        if !op.is_unary() && !matches!(op, Op::SoftMax | Op::Argsort | Op::GetRows | Op::RmsNorm | Op::Rope) {
+        if !op.is_unary() && !matches!(op, Op::SoftMax | Op::Argsort | Op::GetRows | Op::RmsNorm | Op::Rope | Op::Scale)
+        {
             return None;
         }
         let group = ROUTERS.iter().chain(&GROUPS).find(|group| self.matches(group, at))?;
         Some(group.len())
     }
 
-    /// Keeps what a router reads until its last node, or the factor behind it.
+    /// Keeps what a router reads until its last node, or the factor behind it, and what gates streams.
     fn keep_sources(&self, at: usize, length: usize, kept: &mut Vec<Kept>) {
-        if !ROUTERS.iter().any(|router| router.len() == length && self.matches(router, at)) {
+        let routes = ROUTERS.iter().any(|router| router.len() == length && self.matches(router, at));
+        if !routes && !self.matches(GATED_STREAMS, at) {
             return;
         }
         let last = at + length - 1;
-        let until = last + usize::from(self.op(last + 1) == Op::Scale);
+        let until = last + usize::from(routes && self.op(last + 1) == Op::Scale);
         for (index, &node) in self.nodes[at..=last].iter().enumerate() {
             let outside = |source: &Id| !self.nodes[at..at + index].contains(source);
             kept.extend(self.graph.get(node).sources().filter(outside).map(|tensor| Kept { tensor, until }));

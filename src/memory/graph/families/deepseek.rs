@@ -88,7 +88,7 @@ pub(super) fn network(g: &mut Builder, attended: Id, residual: Id) -> Id {
             gating: gating(g),
             normalises: g.number(Hyper::ExpertWeightsNorm) != 0,
             scales: scales_experts(g),
-            biased: true,
+
             ..Experts::default()
         };
         let routed = g.experts(normed, how);

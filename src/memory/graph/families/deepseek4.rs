@@ -52,7 +52,7 @@ fn deepseek4(g: &mut Builder) {
     let ids = g.output_ids();
     let inputs = inputs(g, positions);
     g.expand(inputs.window.mask);
-    let mut x = g.to_streams(x);
+    let mut x = g.spread_over_streams(x);
     for &block in g.blocks() {
         g.enter(Some(block));
         x = self::block(g, x, true, |g, normed| attention(g, normed, &inputs));
@@ -101,7 +101,6 @@ fn network(g: &mut Builder, normed: Id) -> Id {
         gating: Gating::SqrtSoftplus,
         normalises: g.number(Hyper::ExpertWeightsNorm) != 0,
         scales: deepseek::scales_experts(g),
-        biased: !hashed,
         chosen,
         ..Experts::default()
     };
@@ -220,8 +219,10 @@ fn project_groups(g: &mut Builder, attended: Id, positions: Id) -> Id {
     let weight = g.weight(Role::AttnOutputA);
     // Stored flat, loaded group by group (`TENSOR_ALLOW_RESHAPE`).
     let shaped = Tensor::new(g.get(weight).kind, [width, rank, groups, 1]);
-    let tensor = g.get_mut(weight);
-    (tensor.ne, tensor.nb) = (shaped.ne, shaped.nb);
+    if weight != Id::NONE {
+        let tensor = g.get_mut(weight);
+        (tensor.ne, tensor.nb) = (shaped.ne, shaped.nb);
+    }
     let x = g.mul_mat(weight, x);
     let x = g.permute(x, [0, 2, 1, 3]);
     let x = g.cont_as(x, [rank.saturating_mul(groups), tokens, 1, 1]);

@@ -112,7 +112,7 @@ fn dflash(g: &mut Builder) {
 fn v4_blocks(g: &mut Builder, ids: Id, positions: Id, input: &CacheInput) -> Id {
     let table = embeddings(g);
     let x = g.get_rows(table, ids);
-    let mut x = g.to_streams(x);
+    let mut x = g.spread_over_streams(x);
     for &block in g.blocks() {
         g.enter(Some(block));
         x = deepseek4::block(g, x, false, |g, normed| deepseek4::window_attention(g, normed, positions, input));

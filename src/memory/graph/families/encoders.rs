@@ -10,7 +10,7 @@ use crate::memory::tensor::{Role, Suffix};
 
 use super::Family;
 
-/// Question types of a ModernBERT with a decision head (`N_DECISION_TYPES`).
+/// Question types of a `ModernBERT` with a decision head (`N_DECISION_TYPES`).
 const DECISION_TYPES: u64 = 3;
 
 /// Returns what builds the graph of an architecture of this family.
@@ -111,7 +111,7 @@ fn bert_network(g: &mut Builder, x: Id) -> Id {
     }
 }
 
-/// NeoBERT: gate and up in one matrix, and a last norm named as an encoder's.
+/// `NeoBERT`: gate and up in one matrix, and a last norm named as an encoder's.
 fn neo_bert(g: &mut Builder) {
     let x = g.embeddings();
     let x = pre_normed(g, x, false, joined_swiglu);
@@ -121,12 +121,16 @@ fn neo_bert(g: &mut Builder) {
     g.finish_embedding(x);
 }
 
-/// EuroBERT: Llama's block.
+/// `EuroBERT`: Llama's block.
 fn eurobert(g: &mut Builder) {
     let x = g.embeddings();
-    let x = pre_normed(g, x, false, |g, x| g.swiglu(x));
+    let x = pre_normed(g, x, false, swiglu);
     let x = g.output_norm(Norm::Rms, x);
     g.finish_embedding(x);
+}
+
+fn swiglu(g: &mut Builder, x: Id) -> Id {
+    g.swiglu(x)
 }
 
 /// A Llama that looks both ways, with its factors of the rope and its experts.
@@ -137,7 +141,7 @@ fn llama_embed(g: &mut Builder) {
     g.finish_embedding(x);
 }
 
-/// ModernBERT: layer norms, windows in most blocks, and possibly a head that scores options.
+/// `ModernBERT`: layer norms, windows in most blocks, and possibly a head that scores options.
 fn modern_bert(g: &mut Builder) {
     let x = g.embeddings();
     let x = embedding_norm(g, x);
@@ -233,7 +237,7 @@ fn pre_normed(g: &mut Builder, mut x: Id, factored: bool, network: fn(&mut Build
     x
 }
 
-/// One such block. ModernBERT's first has no norm in front of attention.
+/// One such block. `ModernBERT`'s first has no norm in front of attention.
 fn pre_normed_block(g: &mut Builder, x: Id, inputs: &Inputs, norm: Norm, network: fn(&mut Builder, Id) -> Id) -> Id {
     let normed = g.norm_if(norm, x, Role::AttnNorm);
     let Qkv { mut q, mut k, v } = g.qkv(normed);

@@ -246,11 +246,11 @@ fn parts(g: &mut Builder, x: Id, cached: bool) -> Qkv {
             flat[2] = flat[1];
         }
     }
-    let [q, k, v] = flat;
     let mut shaped = |flat: Id, count: u64| {
         if flat == Id::NONE { flat } else { g.reshape(flat, [heads.k, count, tokens, 1]) }
     };
-    Qkv { q: shaped(q, heads.q), k: shaped(k, heads.kv), v: shaped(v, heads.kv) }
+    let [queries, keys, values] = flat;
+    Qkv { q: shaped(queries, heads.q), k: shaped(keys, heads.kv), v: shaped(values, heads.kv) }
 }
 
 /// Gemma 4's network, with experts beside it where the block has a router, which looks at what the
@@ -339,8 +339,8 @@ fn resize(g: &mut Builder, x: Id, size: Id) -> Id {
 fn modalities(g: &mut Builder, active: Id) -> Id {
     let normed = g.norm(Norm::Rms, active, Role::AltupRouterNorm);
     let scaled = g.scale(normed);
-    let router = g.weight(Role::AltupRouter);
-    let routed = g.mul_mat(router, scaled);
+    let matrix = g.weight(Role::AltupRouter);
+    let routed = g.mul_mat(matrix, scaled);
     g.unary(Op::Unary, routed)
 }
 

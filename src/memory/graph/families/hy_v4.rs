@@ -33,7 +33,7 @@ fn build(g: &mut Builder) {
         Caches::Sparse(SparseInput { rotation: Id::NONE, ..g.sparse_input() })
     };
     let ids = g.output_ids();
-    let mut x = g.to_streams(embeddings);
+    let mut x = g.spread_over_streams(embeddings);
     let mut best = Id::NONE;
     for &block in g.blocks() {
         g.enter(Some(block));

@@ -21,10 +21,10 @@ pub(super) fn of(architecture: &str) -> Option<Family> {
     })
 }
 
-/// The inputs of a model with caches and states. Where the latent row is cached, only keys are
-/// (`build_inp_mem_hybrid_k`).
+/// The inputs of a model with states and a cache of latent rows (`build_inp_mem_hybrid_k`). llama.cpp
+/// loads no other Kimi: the header must name the lengths of MLA.
 fn inputs(g: &mut Builder) -> (StateInput, AttentionInput) {
-    if g.is_absorbed() { (g.state_input(), g.keys_input()) } else { g.hybrid_input() }
+    (g.state_input(), g.keys_input())
 }
 
 /// Kimi Linear.
@@ -97,14 +97,9 @@ fn k3(g: &mut Builder) {
 fn latent(g: &mut Builder, input: &AttentionInput, x: Id, extras: Extras) -> Id {
     let q = g.latent_queries(x);
     let (row, apart) = g.latent_row(x, Id::NONE, Id::NONE);
-    if g.is_absorbed() {
-        let qkv = g.absorbed(q, row, apart, Id::NONE);
-        let v_mla = g.weight(Role::AttnVB);
-        g.attend(input, qkv, Extras { v_mla, ..extras })
-    } else {
-        let qkv = g.decompressed(q, row, apart, Id::NONE, Id::NONE);
-        g.attend(input, qkv, extras)
-    }
+    let qkv = g.absorbed(q, row, apart, Id::NONE);
+    let v_mla = g.weight(Role::AttnVB);
+    g.attend(input, qkv, Extras { v_mla, ..extras })
 }
 
 /// Latent attention with a gate before its output projection.
@@ -125,7 +120,7 @@ fn by_header(g: &Builder) -> Experts {
         gating: Gating::from_header(g.number(Hyper::ExpertGatingFunc), Gating::Sigmoid),
         normalises: g.number(Hyper::ExpertWeightsNorm) != 0,
         scales: scale != 0.0 && (scale - 1.0).abs() > f32::EPSILON,
-        biased: true,
+
         ..Experts::default()
     }
 }
@@ -185,7 +180,7 @@ impl Bank {
             g.cont(part)
         });
         let width = g.embedding();
-        let mixed = g.other(Op::Other, [width, tokens, 1, 1], &[self.0, of_kept]);
+        let mixed = g.other(Op::Dsv4HcPre, [width, tokens, 1, 1], &[self.0, of_kept]);
         let own = g.mul(x, of_x);
         g.add(mixed, own)
     }

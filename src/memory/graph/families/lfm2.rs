@@ -41,7 +41,7 @@ fn lfm2(g: &mut Builder) {
         let mixed = g.add(residual, mixed);
         let normed = g.norm(Norm::Rms, mixed, Role::FfnNorm);
         let fed = if g.has(Role::FfnGateInp) {
-            g.experts(normed, Experts { gating, biased: true, ..Experts::default() })
+            g.experts(normed, Experts { gating, ..Experts::default() })
         } else {
             g.swiglu(normed)
         };
@@ -50,7 +50,12 @@ fn lfm2(g: &mut Builder) {
     g.enter(None);
     let weight = g.output_weight(Role::TokenEmbdNorm, Suffix::Weight);
     let normed = g.norm_with(Norm::Rms, x, weight, Id::NONE);
-    // With embeddings asked for, llama.cpp leaves the logits out.
+    if g.plan.settings.embeddings {
+        // The only language models without logits then.
+        g.set_output(normed);
+        g.expand(normed);
+        return;
+    }
     let logits = g.logits(normed);
     g.finish(logits);
 }

@@ -25,15 +25,15 @@ pub(super) fn of(architecture: &str) -> Option<Family> {
 
 /// The first Mamba: nothing but its layers.
 fn mamba(g: &mut Builder) {
-    layers(g, |g, state, x| g.mamba(state, x));
+    layers(g, Builder::mamba);
 }
 
 /// The second Mamba.
 fn mamba2(g: &mut Builder) {
-    layers(g, |g, state, x| g.mamba2(state, x));
+    layers(g, Builder::mamba2);
 }
 
-fn layers(g: &mut Builder, layer: fn(&mut Builder, &StateInput, Id) -> Id) {
+fn layers<'a>(g: &mut Builder<'a>, layer: fn(&mut Builder<'a>, &StateInput, Id) -> Id) {
     let mut x = g.embeddings();
     let state = g.state_input();
     let ids = g.output_ids();
@@ -176,7 +176,7 @@ fn nemotron_network(g: &mut Builder, x: Id) -> Id {
         gating: Gating::Sigmoid,
         normalises: g.number(Hyper::ExpertWeightsNorm) != 0,
         scales: scale != 0.0 && (scale - 1.0).abs() > f32::EPSILON,
-        biased: true,
+
         scores,
         ..Experts::default()
     };

@@ -69,6 +69,10 @@ const TABLES: &[fn(&str) -> Option<Family>] = &[
     rwkv::of,
 ];
 
+/// What builds the graph of an architecture that stands in no table: what its tensors show of a
+/// decoder.
+pub(super) const UNKNOWN: Family = |g| decoder::LLAMA.build(g);
+
 /// Returns what builds the graph of an architecture.
 pub(super) fn of(architecture: &str) -> Option<Family> {
     TABLES.iter().find_map(|of| of(architecture))

@@ -62,7 +62,7 @@ const SUMMED: Experts = Experts {
     gating: Gating::Softmax,
     normalises: true,
     scales: false,
-    biased: true,
+
     scores: Id::NONE,
     chosen: Id::NONE,
     weights_first: false,

@@ -29,7 +29,7 @@ fn qwen4exp(g: &mut Builder) {
     let positions = g.positions();
     let ids = g.output_ids();
     let ngrams = ngrams(g);
-    let (width, tokens, streams) = (g.embedding(), g.tokens(), g.number(Hyper::HyperConnections));
+    let (width, tokens, streams) = (g.embedding(), g.tokens(), g.streams());
     let x = g.reshape(x, [width, 1, tokens, 1]);
     let mut x = g.repeat(x, [width, streams, tokens, 1]);
     g.expand(x);
@@ -104,7 +104,7 @@ fn mix(g: &mut Builder, x: Id, with: Mixing) -> (Id, Id) {
     let gate = g.mul_mat(up, narrow);
     let mixed = if g.block.is_some() && g.plan.uses.hyper_connections_pre {
         let [flat, gate] = [flat, gate].map(|part| g.reshape(part, [width, streams, tokens, 1]));
-        let mixed = g.other(Op::Other, [width, tokens, 1, 1], &[flat, gate]);
+        let mixed = g.other(Op::Dsv4HcPre, [width, tokens, 1, 1], &[flat, gate]);
         g.note_fused(FusedOp::HyperConnectionsPre, mixed);
         mixed
     } else {
@@ -127,7 +127,7 @@ fn mix(g: &mut Builder, x: Id, with: Mixing) -> (Id, Id) {
 fn mean(g: &mut Builder, x: Id) -> Id {
     let Tensor { ne, nb, .. } = *g.get(x);
     let mut sum = Id::NONE;
-    for index in 0..ne[1] {
+    for index in 0..ne[1].min(MOST_SUMMED) {
         let part = g.view_2d(x, [ne[0], ne[2]], nb[2], index.saturating_mul(nb[1]));
         sum = if sum == Id::NONE { g.cont(part) } else { g.add(sum, part) };
     }
@@ -141,7 +141,7 @@ fn combine(g: &mut Builder, x: Id, result: Id, inject: Id) -> Id {
     let weights = g.unary(Op::Sigmoid, weights);
     let weights = g.scale(weights);
     if g.plan.uses.hyper_connections_post {
-        let joined = g.other(Op::Other, shape, &[result, x, weights]);
+        let joined = g.other(Op::Dsv4HcPost, shape, &[result, x, weights]);
         g.note_fused(FusedOp::HyperConnectionsPost, joined);
         return joined;
     }
@@ -228,6 +228,9 @@ fn mix_ngrams(g: &mut Builder, state: &StateInput, ngrams: Id, x: Id) -> Id {
     let added = g.add(value, convolved);
     g.add(x, added)
 }
+
+/// More than any sum that is built part by part has.
+const MOST_SUMMED: u64 = 256;
 
 /// More taps than any convolution of n-grams has.
 const MOST_TAPS: u64 = 64;

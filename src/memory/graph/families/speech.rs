@@ -3,7 +3,7 @@
 use super::super::attention::{Extras, Qkv};
 use super::super::feed_forward::{Activation, DENSE, GateType, Norm};
 use super::super::model::Builder;
-use super::super::tensor::{Id, row_bytes};
+use super::super::tensor::Id;
 use super::Family;
 use crate::memory::tensor::{Role, Suffix};
 

@@ -75,13 +75,13 @@ fn decoder_blocks<'a>(g: &Builder<'a>) -> &'a [u32] {
 fn cross_qkv(g: &mut Builder, x: Id, encoded: Id) -> Qkv {
     let (heads, tokens) = (g.heads(), g.tokens());
     let seen = g.get(encoded).ne[1];
-    let q = g.project(Role::CrossAttnQ, x);
-    let k = g.project(Role::CrossAttnK, encoded);
-    let v = g.project(Role::CrossAttnV, encoded);
+    let queries = g.project(Role::CrossAttnQ, x);
+    let keys = g.project(Role::CrossAttnK, encoded);
+    let values = g.project(Role::CrossAttnV, encoded);
     Qkv {
-        q: g.reshape(q, [heads.v, heads.q, tokens, 1]),
-        k: g.reshape(k, [heads.v, heads.kv, seen, 1]),
-        v: g.reshape(v, [heads.v, heads.kv, seen, 1]),
+        q: g.reshape(queries, [heads.v, heads.q, tokens, 1]),
+        k: g.reshape(keys, [heads.v, heads.kv, seen, 1]),
+        v: g.reshape(values, [heads.v, heads.kv, seen, 1]),
     }
 }
 
@@ -96,8 +96,12 @@ fn encoder(g: &mut Builder) {
     for &block in g.blocks() {
         g.enter(Some(block));
         let normed = g.norm(Norm::Rms, x, Role::EncAttnNorm);
-        let [q, k, v] = [Role::EncAttnQ, Role::EncAttnK, Role::EncAttnV].map(|role| g.project(role, normed));
-        let qkv = g.shape_heads(Qkv { q, k, v });
+        let flat = Qkv {
+            q: g.project(Role::EncAttnQ, normed),
+            k: g.project(Role::EncAttnK, normed),
+            v: g.project(Role::EncAttnV, normed),
+        };
+        let qkv = g.shape_heads(flat);
         let bias = distance_bias(g, distances, Role::EncAttnRelB, &mut first_bias);
         let attended = g.attend(&input, qkv, Extras { output: Some(Role::EncAttnO), bias, ..Extras::default() });
         let [attended, residual] = g.keep_outputs(ids, [attended, x]);

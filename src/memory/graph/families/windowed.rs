@@ -67,7 +67,7 @@ fn exaone4(g: &mut Builder) {
     });
 }
 
-/// OLMo 2 and 3: norms of queries and keys over all heads together.
+/// `OLMo` 2 and 3: norms of queries and keys over all heads together.
 fn olmo2(g: &mut Builder) {
     post_normed(g, |g, x, positions| {
         let Qkv { q, k, v } = g.qkv_flat(x);

@@ -6,117 +6,20 @@ use std::collections::BTreeMap;
 
 use fitwatch::gguf::{Header, Metadata, Tensor, TensorType, Value};
 use fitwatch::memory::{
-    Backend, Basis, Bill, CacheType, Devices, EngineProfile, FlashAttention, Gpu, GpuLayers, Kind, LogitRows, Part,
-    Pool, Projector, Settings, Structure, StructureError, bill,
+    Backend, Basis, Bill, CacheType, Devices, EngineProfile, FlashAttention, Gpu, GpuLayers, Kind, Part,
+    Pool, Projector, ProjectorBuffers, Settings, Structure, StructureError, bill,
 };
 use fitwatch::units::Bytes;
 use proptest::prelude::*;
-use serde_json::Value as Json;
 
-fn structures() -> BTreeMap<String, Structure> {
-    let read = |line: &str| {
-        let mut row: Json = serde_json::from_str(line).unwrap();
-        let structure = serde_json::from_value(row["structure"].take()).unwrap();
-        (row["name"].as_str().unwrap().to_owned(), structure)
-    };
-    include_str!("fixtures/truth/structures.jsonl").lines().map(read).collect()
-}
+use truth::{structure, structures};
 
-fn structure(name: &str) -> Structure {
-    structures().remove(name).unwrap()
-}
-
-fn cases() -> Vec<Json> {
-    include_str!("fixtures/truth/cases.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-fn billed(case: &Json, structures: &BTreeMap<String, Structure>) -> Bill {
-    let number = |key: &str| u32::try_from(case[key].as_u64().unwrap()).unwrap();
-    let flag = |key: &str| case[key].as_bool().unwrap();
-    let cache = |key: &str| CacheType::from_name(case[key].as_str().unwrap()).unwrap();
-    let settings = Settings {
-        context: number("n_ctx"),
-        batch: number("n_batch"),
-        ubatch: number("n_ubatch"),
-        parallel: number("n_parallel"),
-        unified_kv: flag("kv_unified"),
-        cache_type_k: cache("type_k"),
-        cache_type_v: cache("type_v"),
-        flash_attention: match case["flash_attn"].as_str().unwrap() {
-            "on" => FlashAttention::On,
-            "off" => FlashAttention::Off,
-            _ => FlashAttention::Auto,
-        },
-        gpu_layers: GpuLayers::Count(number("n_gpu_layers")),
-        cpu_moe: number("n_cpu_moe"),
-        offload_kv: flag("offload_kqv"),
-        swa_full: flag("swa_full"),
-        mmap: false,
-        embeddings: flag("embeddings"),
-        mtp: false,
-    };
-    let gpu = |gpu: &Json| Gpu {
-        name: gpu["name"].as_str().unwrap().into(),
-        memory: Bytes(gpu["memory_bytes"].as_u64().unwrap()),
-    };
-    let gpus: Vec<Gpu> = case["gpus"].as_array().unwrap().iter().map(gpu).collect();
-    let backend = if gpus.is_empty() { Backend::None } else { Backend::Cuda };
-    let profile = EngineProfile {
-        name: "case".into(),
-        logit_rows: LogitRows::Count(number("n_outputs_max")),
-        cpu_repack: flag("cpu_repack"),
-    };
-    let structure = &structures[case["structure"].as_str().unwrap()];
-    bill(structure, None, &settings, &Devices { backend, gpus }, &profile)
-}
-
-fn pools(case: &Json) -> Vec<(String, Pool)> {
-    let gpus = (0u16..).zip(case["gpus"].as_array().unwrap());
-    let gpus = gpus.map(|(index, gpu)| (gpu["name"].as_str().unwrap().to_owned(), Pool::Gpu(index)));
-    gpus.chain([("CPU".to_owned(), Pool::Host)]).collect()
-}
+mod accuracy;
+mod truth;
 
 fn sum(bill: &Bill, pool: Pool, parts: &[Part]) -> u64 {
     let lines = bill.lines.iter().filter(|line| line.pool == pool && parts.contains(&line.part));
     lines.map(|line| line.bytes).sum::<Bytes>().0
-}
-
-#[test]
-fn weights_cache_and_state_equal_what_llama_cpp_allocates() {
-    let structures = structures();
-    for case in cases() {
-        let bill = billed(&case, &structures);
-        for (name, pool) in pools(&case) {
-            let truth = |key: &str| case["devices"][&name][key].as_u64().unwrap_or(0);
-            let id = format!("{} {} on {name}", case["id"], case["structure"]);
-            let weights = sum(&bill, pool, &[Part::Weights, Part::RepackedWeights]);
-            assert_eq!(weights, truth("model_bytes"), "weights of {id}");
-            assert_eq!(sum(&bill, pool, &[Part::KvCache]), truth("kv_bytes"), "cache of {id}");
-            assert_eq!(sum(&bill, pool, &[Part::RecurrentState]), truth("rs_bytes"), "state of {id}");
-            assert_eq!(sum(&bill, pool, &[Part::Output]), truth("output_bytes"), "output of {id}");
-        }
-    }
-}
-
-#[test]
-fn everything_on_one_gpu_is_billed_to_the_percent() {
-    let structures = structures();
-    let mut errors = Vec::new();
-    for case in cases() {
-        let bill = billed(&case, &structures);
-        let whole = bill.placement.gpu_layers == bill.placement.layers && bill.placement.cpu_moe == 0;
-        if !whole || bill.placement.by_gpu.len() != 1 || case["offload_kqv"] == Json::Bool(false) {
-            continue;
-        }
-        let truth: u64 =
-            case["devices"]["CUDA0"].as_object().unwrap().values().map(|part| part.as_u64().unwrap()).sum();
-        let billed = bill.pool(Pool::Gpu(0)).0 - sum(&bill, Pool::Gpu(0), &[Part::Backend]);
-        errors.push(billed.abs_diff(truth) as f64 / truth as f64);
-    }
-    errors.sort_by(f64::total_cmp);
-    assert!(errors.len() > 50, "the sample is large enough");
-    assert!(errors[errors.len() / 2] < 0.000_5, "median {}", errors[errors.len() / 2]);
-    assert!(errors[errors.len() * 9 / 10] < 0.01, "nine in ten {}", errors[errors.len() * 9 / 10]);
 }
 
 #[test]
@@ -137,7 +40,7 @@ fn one_gpu() -> Devices {
 }
 
 fn gpus(backend: Backend, count: usize) -> Devices {
-    let gpu = |index: usize| Gpu { name: format!("GPU{index}"), memory: Bytes::GIB.saturating_mul(24) };
+    let gpu = |index: usize| Gpu { name: format!("GPU{index}"), memory: Bytes::GIB.saturating_mul(24), overhead: None };
     Devices { backend, gpus: (0..count).map(gpu).collect() }
 }
 
@@ -197,8 +100,18 @@ fn an_encoder_has_no_cache_and_is_an_embedding_model() {
 #[test]
 fn a_projector_goes_with_the_first_gpu() {
     let llama = structure("llama-3.1-8b-Q4_K_M");
-    let projector =
-        Projector { projector_type: None, weights: Bytes(5), compute: Bytes(7), notes: vec!["a guess".into()] };
+    let projector = Projector {
+        projector_type: None,
+        weights: Bytes(5),
+        buffers: vec![ProjectorBuffers {
+            backend: Backend::Cuda,
+            flash_attention: FlashAttention::Auto,
+            device: Bytes(7),
+            host: Bytes(3),
+        }],
+        basis: Basis::Guess,
+        notes: vec!["a guess".into()],
+    };
     let bill = bill(&llama, Some(&projector), &Settings::default(), &gpus(Backend::Cuda, 2), &EngineProfile::server());
     assert_eq!(sum(&bill, Pool::Gpu(0), &[Part::Projector, Part::ProjectorCompute]), 12);
     assert!(bill.assumptions.contains(&"a guess".to_owned()));
@@ -438,7 +351,10 @@ fn backends() -> impl Strategy<Value = Devices> {
     let kinds = vec![Backend::None, Backend::Cuda, Backend::Rocm, Backend::Vulkan, Backend::Metal];
     (prop::sample::select(kinds), prop::collection::vec(any::<u64>(), 0..4)).prop_map(|(backend, memory)| Devices {
         backend,
-        gpus: memory.into_iter().map(|bytes| Gpu { name: "GPU".into(), memory: Bytes(bytes) }).collect(),
+        gpus: memory
+            .into_iter()
+            .map(|bytes| Gpu { name: "GPU".into(), memory: Bytes(bytes), overhead: None })
+            .collect(),
     })
 }
 
