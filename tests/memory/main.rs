@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use fitwatch::gguf::{Header, Metadata, Tensor, TensorType, Value};
 use fitwatch::memory::{
-    Backend, Basis, Bill, CacheType, Devices, EngineProfile, FlashAttention, Gpu, GpuLayers, Kind, Part,
-    Pool, Projector, ProjectorBuffers, Settings, Structure, StructureError, bill,
+    Backend, Basis, Bill, CacheType, Devices, EngineProfile, FlashAttention, Gpu, GpuLayers, Kind, Part, Pool,
+    Projector, ProjectorBuffers, Settings, Structure, StructureError, bill,
 };
 use fitwatch::units::Bytes;
 use proptest::prelude::*;

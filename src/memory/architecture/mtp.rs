@@ -6,9 +6,8 @@ use crate::memory::tensor::{Role, TensorShape};
 /// (`TENSOR_SKIP`), but some architectures ask for parts of them without that flag
 /// (`load_arch_tensors`).
 pub(in crate::memory) fn is_always_loaded(architecture: &str, tensor: &TensorShape) -> bool {
-    let shares_head = || {
-        matches!(tensor.role, Role::NextnEmbedTokens | Role::NextnSharedHeadHead | Role::NextnSharedHeadNorm)
-    };
+    let shares_head =
+        || matches!(tensor.role, Role::NextnEmbedTokens | Role::NextnSharedHeadHead | Role::NextnSharedHeadNorm);
     match architecture {
         "deepseek32" | "glm-dsa" => tensor.role == Role::ExpProbsB,
         "cohere2moe" => shares_head(),

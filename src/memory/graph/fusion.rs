@@ -80,7 +80,7 @@ fn router(rest: Rest, at: usize, kept: &mut Vec<Kept>) -> usize {
     let until = at + router.nodes;
     for &node in &rest.nodes[..router.nodes] {
         let sources = rest.graph.get(node).sources();
-        kept.extend([node].into_iter().chain(sources).map(|tensor| Kept { tensor, until }));
+        kept.extend([node].iter().chain(sources).copied().map(|tensor| Kept { tensor, until }));
     }
     router.nodes
 }

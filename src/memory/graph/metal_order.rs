@@ -39,7 +39,9 @@ fn keep_sources(rest: Rest, kept: &mut Vec<Kept>) {
         let until = at + length - 1;
         for (index, &node) in group.iter().enumerate().filter(|_| length > 1) {
             let outside = |source: &Id| !group[..index].contains(source);
-            kept.extend(rest.graph.get(node).sources().filter(outside).map(|tensor| Kept { tensor, until }));
+            kept.extend(
+                rest.graph.get(node).sources().iter().copied().filter(outside).map(|tensor| Kept { tensor, until }),
+            );
         }
         at += length;
     }
@@ -313,7 +315,7 @@ impl Touched {
 fn for_each_touched(graph: &Graph, members: &[Id], mut visit: impl FnMut(Id, bool) -> bool) -> bool {
     let base = |id: Id| graph.get(id).view_of.get().unwrap_or(id);
     members.iter().all(|&member| {
-        let mut outside = graph.get(member).sources().filter(|source| !members.contains(source));
+        let mut outside = graph.get(member).sources().iter().copied().filter(|source| !members.contains(source));
         outside.all(|source| visit(base(source), false)) && visit(base(member), true)
     })
 }

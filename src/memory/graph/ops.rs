@@ -151,7 +151,7 @@ impl Graph {
     pub(super) fn cast(&mut self, a: Id, kind: TensorType) -> Id {
         let ne = self.get(a).ne;
         let result = self.result(Op::Cpy, kind, ne, &[a]);
-        self.get_mut(result).sources[1] = result;
+        self.get_mut(result).set_sources(&[a, result]);
         result
     }
 

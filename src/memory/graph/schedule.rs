@@ -38,12 +38,11 @@ pub(super) struct Step {
 
 impl Scheduled {
     /// Returns what a step reads.
-    pub(super) fn sources<'a>(&'a self, graph: &'a Graph, step: &Step) -> impl Iterator<Item = Id> + use<'a> {
-        let listed: &[Id] = match step.tensor.get() {
-            Some(id) => &graph.get(id).sources,
+    pub(super) fn sources<'a>(&'a self, graph: &'a Graph, step: &Step) -> &'a [Id] {
+        match step.tensor.get() {
+            Some(id) => graph.get(id).sources(),
             None => self.kept.get(step.kept.0 as usize..step.kept.1 as usize).unwrap_or_default(),
-        };
-        listed.iter().copied().take_while(|&source| source != Id::NONE)
+        }
     }
 
     fn compute(&mut self, tensor: Id, backend: BackendId) {
@@ -147,7 +146,7 @@ impl<'a> Places<'a> {
         if matches!(tensor.op, Op::Rope | Op::FlashAttnExt) {
             return None;
         }
-        for source in tensor.sources() {
+        for &source in tensor.sources() {
             let Home::Weights(home) = graph.get(source).home else { continue };
             if home == cpu
                 && let Some(gpu) = self.backends.offloads_to(graph, id)
@@ -185,7 +184,7 @@ impl<'a> Places<'a> {
             }
             let mut best: Option<(usize, BackendId)> = None;
             for backend in self.backends.iter().filter(|&backend| self.backends.supports(backend, graph, id)) {
-                let near = graph.get(id).sources().filter(|&source| {
+                let near = graph.get(id).sources().iter().filter(|&&source| {
                     let base = graph.get(source).view_of.get();
                     let known = self.get(source).is_some() || base.is_some_and(|base| self.get(base).is_some());
                     known && self.is_at(graph, source, backend)
@@ -211,7 +210,7 @@ impl<'a> Places<'a> {
                 self.set(id, backend);
             }
             let current = self.get(id);
-            for source in tensor.sources() {
+            for &source in tensor.sources() {
                 if self.get(source).is_some() {
                     continue;
                 }
@@ -273,7 +272,7 @@ fn split(graph: &mut Graph, backends: &Backends, places: &mut Places, copies: u3
         // Weights copied before are given back when a new split begins.
         let renews = backend == current.backend
             && !current.inputs.is_empty()
-            && graph.get(id).sources().any(|source| {
+            && graph.get(id).sources().iter().any(|&source| {
                 matches!(graph.get(source).home, Home::Weights(home) if home != backend)
                     && places.get(source) != Some(backend)
             });
@@ -281,8 +280,8 @@ fn split(graph: &mut Graph, backends: &Backends, places: &mut Places, copies: u3
             current.nodes.end = index;
             splits.push(std::mem::replace(&mut current, Split { backend, nodes: index..index, inputs: Vec::new() }));
         }
-        for position in 0..graph.get(id).sources.len() {
-            let Some(source) = graph.get(id).sources[position].get() else { continue };
+        for position in 0..graph.get(id).sources().len() {
+            let source = graph.get(id).sources[position];
             if places.get(source) == Some(backend) || places.is_at(graph, source, backend) {
                 continue;
             }

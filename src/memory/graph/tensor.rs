@@ -174,6 +174,8 @@ pub(super) struct Tensor {
     pub(super) nb: [u64; 4],
     /// What it is computed from; those that are absent are left out, so the rest follow each other.
     pub(super) sources: [Id; SOURCES],
+    /// How many sources there are.
+    count: u8,
     /// The tensor that this one is a view of, never itself a view.
     pub(super) view_of: Id,
     /// Bytes from the beginning of `view_of`.
@@ -207,6 +209,7 @@ impl Tensor {
             ne,
             nb: [size, row, matrix, matrix.saturating_mul(ne[2])],
             sources: [Id::NONE; SOURCES],
+            count: 0,
             view_of: Id::NONE,
             offset: 0,
             home: Home::Graph,
@@ -227,9 +230,14 @@ impl Tensor {
 
     /// Sets what it is computed from, without those that are absent.
     pub(super) fn set_sources(&mut self, sources: &[Id]) {
-        let present = sources.iter().filter(|&&source| source != Id::NONE);
-        for (place, &source) in self.sources.iter_mut().zip(present) {
-            *place = source;
+        self.count = 0;
+        for &source in sources {
+            if source != Id::NONE
+                && let Some(place) = self.sources.get_mut(usize::from(self.count))
+            {
+                *place = source;
+                self.count += 1;
+            }
         }
     }
 
@@ -288,8 +296,8 @@ impl Tensor {
     }
 
     /// Returns the sources in order.
-    pub(super) fn sources(&self) -> impl Iterator<Item = Id> + use<> {
-        self.sources.into_iter().take_while(|&source| source != Id::NONE)
+    pub(super) fn sources(&self) -> &[Id] {
+        self.sources.get(..usize::from(self.count)).unwrap_or_default()
     }
 
     /// Returns whether it is a view of another tensor.
@@ -353,6 +361,7 @@ static MISSING: Tensor = Tensor {
     ne: [1; 4],
     nb: [4; 4],
     sources: [Id::NONE; SOURCES],
+    count: 0,
     view_of: Id::NONE,
     offset: 0,
     home: Home::Graph,
@@ -389,7 +398,8 @@ impl Graph {
         if id == Id::NONE || std::mem::replace(&mut self.get_mut(id).visited, true) {
             return;
         }
-        for source in self.get(id).sources() {
+        for at in 0..usize::from(self.get(id).count) {
+            let source = self.get(id).sources[at];
             self.expand(source);
             self.get_mut(source).uses += 1;
         }
@@ -420,8 +430,7 @@ impl Graph {
         }
         while let Some((id, next)) = under_way.last_mut() {
             let id = *id;
-            let source = self.get(id).sources.get(*next).copied().unwrap_or(Id::NONE);
-            if source != Id::NONE {
+            if let Some(&source) = self.get(id).sources().get(*next) {
                 *next += 1;
                 self.get_mut(source).uses += 1;
                 if !std::mem::replace(&mut self.get_mut(source).visited, true) {

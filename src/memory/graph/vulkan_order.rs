@@ -176,7 +176,9 @@ impl Sorter<'_> {
         let until = last + usize::from(routes && self.op(last + 1) == Op::Scale);
         for (index, &node) in self.nodes[at..=last].iter().enumerate() {
             let outside = |source: &Id| !self.nodes[at..at + index].contains(source);
-            kept.extend(self.graph.get(node).sources().filter(outside).map(|tensor| Kept { tensor, until }));
+            kept.extend(
+                self.graph.get(node).sources().iter().copied().filter(outside).map(|tensor| Kept { tensor, until }),
+            );
         }
     }
 
@@ -226,7 +228,8 @@ impl Sorter<'_> {
             return false;
         }
         let (written, overwritten) = (base(src_id), base(dst_id));
-        dst.sources().any(|source| base(source) == written) || src.sources().any(|source| base(source) == overwritten)
+        dst.sources().iter().any(|&source| base(source) == written)
+            || src.sources().iter().any(|&source| base(source) == overwritten)
     }
 
     /// Takes a node that is near and meets what `fits` asks, together with the last taken.
