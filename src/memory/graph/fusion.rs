@@ -34,6 +34,10 @@ pub(super) fn optimise(graph: &mut Graph, split: Range<usize>, kept: &mut Vec<Ke
 /// Moves the shared expert's gate to that of the routed ones where both can be computed at once
 /// (`ggml_cuda_match_shared_expert`).
 fn join_shared_experts(graph: &mut Graph, split: Range<usize>, kept: &mut Vec<Kept>) {
+    let routes = graph.nodes.get(split.clone()).unwrap_or_default();
+    if !routes.iter().any(|&id| graph.get(id).op == Op::MulMatId) {
+        return;
+    }
     let mut at = split.start;
     while at + 5 < split.end {
         let rest = Rest { graph, nodes: &graph.nodes[at..split.end] };

@@ -22,11 +22,10 @@ pub(super) const EXACT_INPUT: u32 = 1;
 impl Graph {
     /// Adds a result of the given type and shape.
     pub(super) fn result(&mut self, op: Op, kind: TensorType, ne: [u64; 4], sources: &[Id]) -> Id {
-        let id = self.push(Tensor::new(kind, ne));
-        let tensor = self.get_mut(id);
+        let mut tensor = Tensor::new(kind, ne);
         tensor.op = op;
         tensor.set_sources(sources);
-        id
+        self.push(tensor)
     }
 
     /// Adds a result shaped like `a`, without its gaps (`ggml_dup_tensor`).

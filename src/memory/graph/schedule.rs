@@ -5,6 +5,8 @@
 //! what has no such tie, and wherever the back-end changes a split begins, before which the
 //! tensors that it reads from elsewhere are copied.
 
+use std::ops::Range;
+
 use super::backend::Backends;
 use super::tensor::{BackendId, Graph, Home, Id, Op, Tensor};
 
@@ -61,9 +63,9 @@ impl Scheduled {
 #[derive(Debug)]
 struct Split {
     backend: BackendId,
-    nodes: std::ops::Range<usize>,
-    /// What is copied before it.
-    inputs: Vec<Id>,
+    nodes: Range<usize>,
+    /// What is copied before it, as a range of [`Copies::all`].
+    inputs: Range<usize>,
 }
 
 /// Schedules a graph; `copies` is how many micro-batches are under way at once.
@@ -106,21 +108,25 @@ impl<'a> Places<'a> {
             places.of.fill(Some(backends.cpu()));
             return places;
         }
-        for &id in graph.leafs.iter().chain(&graph.nodes) {
-            if places.get(id).is_none()
-                && let Some(backend) = places.drawn_to(graph, id)
-            {
-                places.set(id, backend);
-            }
+        for &leaf in &graph.leafs {
+            places.draw(graph, leaf);
         }
         // Views follow what they are of.
-        let nodes: Vec<Id> = graph.nodes.iter().copied().filter(|&id| !graph.get(id).op.is_view()).collect();
-        let down = || nodes.iter().copied();
-        let mut left = down().filter(|&id| places.get(id).is_none()).count();
+        let mut nodes: Vec<Id> = Vec::with_capacity(graph.nodes.len());
+        let mut left = 0;
+        for &id in &graph.nodes {
+            let drawn = places.draw(graph, id);
+            if !graph.get(id).op.is_view() {
+                nodes.push(id);
+                left += usize::from(!drawn);
+            }
+        }
         for all in [false, true] {
-            left = left.saturating_sub(places.expand(graph, down(), all));
             if left > 0 {
-                left = left.saturating_sub(places.expand(graph, down().rev(), all));
+                left -= places.expand(graph, nodes.iter(), all);
+            }
+            if left > 0 {
+                left -= places.expand(graph, nodes.iter().rev(), all);
             }
         }
         if left > 0 {
@@ -128,6 +134,15 @@ impl<'a> Places<'a> {
         }
         places.complete(graph);
         places
+    }
+
+    /// Gives a tensor the back-end that it is drawn to, unless it has one, and returns whether it has one
+    /// then.
+    fn draw(&mut self, graph: &Graph, id: Id) -> bool {
+        if self.get(id).is_none() {
+            self.of[id.index()] = self.drawn_to(graph, id);
+        }
+        self.get(id).is_some()
     }
 
     /// Returns the back-end that a tensor's own buffer, its input flag or its weights ask for
@@ -160,10 +175,10 @@ impl<'a> Places<'a> {
 
     /// Spreads back-ends to their neighbours without one, only GPUs unless `all`, and returns to how
     /// many.
-    fn expand(&mut self, graph: &Graph, nodes: impl Iterator<Item = Id>, all: bool) -> usize {
+    fn expand<'i>(&mut self, graph: &Graph, nodes: impl Iterator<Item = &'i Id>, all: bool) -> usize {
         let cpu = self.backends.cpu();
         let (mut current, mut count) = (None, 0);
-        for id in nodes {
+        for &id in nodes {
             match (self.get(id), current) {
                 (Some(backend), _) => current = (all || backend != cpu).then_some(backend),
                 (None, Some(backend)) if self.backends.supports(backend, graph, id) => {
@@ -242,43 +257,65 @@ impl<'a> Places<'a> {
 
 /// The copies of tensors on back-ends that read them from elsewhere.
 struct Copies {
-    /// By tensor: each back-end that has a copy, and the first of the copies.
-    of: Vec<(Id, BackendId, Id)>,
-    /// The place of the node that each was made for.
-    made: Vec<usize>,
+    all: Vec<Copied>,
+    /// By back-end and tensor, the first of the copies; nothing for back-ends without copies.
+    on: Vec<Vec<Id>>,
+    /// How many copies each has.
     each: u32,
+}
+
+/// What is copied to a back-end.
+struct Copied {
+    of: Id,
+    first: Id,
+    /// The place of the node that it was copied for.
+    made: usize,
 }
 
 impl Copies {
     fn find(&self, id: Id, backend: BackendId) -> Option<Id> {
-        self.of.iter().find(|&&(of, on, _)| of == id && on == backend).map(|&(_, _, first)| first)
+        self.on[usize::from(backend.0)].get(id.index())?.get()
+    }
+
+    fn add(&mut self, copied: Copied, backend: BackendId) {
+        let on = &mut self.on[usize::from(backend.0)];
+        if on.len() <= copied.of.index() {
+            on.resize(copied.of.index() + 1, Id::NONE);
+        }
+        on[copied.of.index()] = copied.first;
+        self.all.push(copied);
     }
 }
 
 /// Cuts the graph where the back-end changes, or where new weights are copied to it, and makes each
 /// split read copies of what lies elsewhere.
 fn split(graph: &mut Graph, backends: &Backends, places: &mut Places, copies: u32) -> (Vec<Split>, Copies) {
-    let mut copied = Copies { of: Vec::new(), made: Vec::new(), each: copies };
+    let mut copied = Copies { all: Vec::new(), on: backends.iter().map(|_| Vec::new()).collect(), each: copies };
+    if backends.gpus() == 0 {
+        return (vec![Split { backend: backends.cpu(), nodes: 0..graph.nodes.len(), inputs: 0..0 }], copied);
+    }
     let nodes = std::mem::take(&mut graph.nodes);
     let first = nodes.iter().find(|&&id| !graph.get(id).op.is_view());
     let first = first.and_then(|&id| places.get(id)).unwrap_or(backends.cpu());
-    let mut splits: Vec<Split> = Vec::new();
-    let mut current = Split { backend: first, nodes: 0..0, inputs: Vec::new() };
+    let mut splits: Vec<Split> = Vec::with_capacity(8);
+    let mut current = Split { backend: first, nodes: 0..0, inputs: 0..0 };
     for (index, &id) in nodes.iter().enumerate() {
-        if graph.get(id).op.is_view() {
+        let node = graph.get(id);
+        if node.op.is_view() {
             continue;
         }
         let backend = places.get(id).unwrap_or(backends.cpu());
         // Weights copied before are given back when a new split begins.
         let renews = backend == current.backend
-            && !current.inputs.is_empty()
-            && graph.get(id).sources().iter().any(|&source| {
+            && copied.all.len() > current.inputs.start
+            && node.sources().iter().any(|&source| {
                 matches!(graph.get(source).home, Home::Weights(home) if home != backend)
                     && places.get(source) != Some(backend)
             });
         if backend != current.backend || renews {
-            current.nodes.end = index;
-            splits.push(std::mem::replace(&mut current, Split { backend, nodes: index..index, inputs: Vec::new() }));
+            (current.nodes.end, current.inputs.end) = (index, copied.all.len());
+            let next = Split { backend, nodes: index..index, inputs: current.inputs.end..current.inputs.end };
+            splits.push(std::mem::replace(&mut current, next));
         }
         for position in 0..graph.get(id).sources().len() {
             let source = graph.get(id).sources[position];
@@ -286,17 +323,15 @@ fn split(graph: &mut Graph, backends: &Backends, places: &mut Places, copies: u3
                 continue;
             }
             let copy = copied.find(source, backend).unwrap_or_else(|| {
-                current.inputs.push(source);
                 let first = duplicate(graph, source, copies, copies > 1);
                 places.of.resize(graph.tensors.len(), Some(backend));
-                copied.of.push((source, backend, first));
-                copied.made.push(index);
+                copied.add(Copied { of: source, first, made: index }, backend);
                 first
             });
             graph.get_mut(id).sources[position] = copy;
         }
     }
-    current.nodes.end = nodes.len();
+    (current.nodes.end, current.inputs.end) = (nodes.len(), copied.all.len());
     splits.push(current);
     graph.nodes = nodes;
     (splits, copied)
@@ -325,7 +360,7 @@ fn collect(
     copies: u32,
     backends: &Backends,
 ) -> Scheduled {
-    let inputs: usize = splits.iter().map(|split| split.inputs.len()).sum();
+    let inputs = copied.all.len();
     let mut scheduled = Scheduled {
         steps: Vec::with_capacity(graph.nodes.len() + 2 * inputs + 16),
         leafs: Vec::with_capacity(graph.leafs.len()),
@@ -348,9 +383,8 @@ fn collect(
             graph.get_mut(leaf).is_output = true;
         }
         for split in splits {
-            for &input in &split.inputs {
-                let Some(first) = copied.find(input, split.backend) else { continue };
-                scheduled.leafs.extend((0..copied.each).map(|extra| (first.after(extra), split.backend)));
+            for input in &copied.all[split.inputs.clone()] {
+                scheduled.leafs.extend((0..copied.each).map(|extra| (input.first.after(extra), split.backend)));
             }
         }
     }
@@ -362,21 +396,21 @@ fn collect(
     }
     kept.sort_by_key(|kept| kept.until);
     let mut kept = kept.as_slice();
+    let mut begun = graph.begun.iter().map(|&(_, begun)| begun).peekable();
     for split in splits {
-        for &input in &split.inputs {
-            scheduled.keep([input], places.get(input).unwrap_or(cpu));
-            if let Some(copy) = copied.find(input, split.backend) {
-                scheduled.compute(copy, split.backend);
-            }
+        for input in &copied.all[split.inputs.clone()] {
+            scheduled.keep([input.of], places.get(input.of).unwrap_or(cpu));
+            scheduled.compute(input.first, split.backend);
         }
         for index in split.nodes.clone() {
-            let begins = graph.begun[scheduled.begun.len()..].iter().take_while(|&&(_, begun)| begun == index).count();
-            let staying = if copies > 1 { copied.made.partition_point(|&made| made < index) } else { 0 };
-            scheduled.begun.extend(std::iter::repeat_n((scheduled.steps.len(), staying), begins));
+            while begun.next_if_eq(&index).is_some() {
+                let staying = if copies > 1 { copied.all.partition_point(|copied| copied.made < index) } else { 0 };
+                scheduled.begun.push((scheduled.steps.len(), staying));
+            }
             let node = graph.nodes[index];
             scheduled.compute(node, places.get(node).unwrap_or(split.backend));
-            let until = kept.iter().take_while(|kept| kept.until == index).count();
-            if until > 0 {
+            if kept.first().is_some_and(|kept| kept.until == index) {
+                let until = kept.partition_point(|kept| kept.until == index);
                 let (over, others) = kept.split_at(until);
                 let mut once: Vec<Id> = Vec::with_capacity(until);
                 for kept in over {

@@ -395,15 +395,18 @@ impl Graph {
     /// Adds what a tensor depends on, and itself, to the nodes (`ggml_build_forward_expand`): what
     /// was visited before stays where it is.
     pub(super) fn expand(&mut self, id: Id) {
-        if id == Id::NONE || std::mem::replace(&mut self.get_mut(id).visited, true) {
+        let Some(tensor) = self.tensors.get_mut(id.index()) else { return };
+        if std::mem::replace(&mut tensor.visited, true) {
             return;
         }
-        for at in 0..usize::from(self.get(id).count) {
-            let source = self.get(id).sources[at];
-            self.expand(source);
+        let Tensor { op, sources, count, .. } = *tensor;
+        for &source in sources.iter().take(usize::from(count)) {
+            if !self.get(source).visited {
+                self.expand(source);
+            }
             self.get_mut(source).uses += 1;
         }
-        if self.get(id).op == Op::None {
+        if op == Op::None {
             self.leafs.push(id);
         } else {
             self.nodes.push(id);
