@@ -37,7 +37,7 @@ impl BufferKind {
 
     /// Returns what a tensor takes before it is rounded up to the alignment.
     pub(super) fn filled(self, kind: TensorType, row: u64, bytes: Bytes) -> Bytes {
-        if !kind.is_quantised() {
+        if self.row_elements == 1 || !kind.is_quantised() {
             return bytes;
         }
         let short = row % self.row_elements;

@@ -4,7 +4,7 @@
 //! source that nothing else reads any more; what has no reader left is given back.
 
 use super::backend::Backends;
-use super::room::{Buffer, Spot};
+use super::room::{Buffer, Spot, mix};
 use super::schedule::{Scheduled, Step};
 use super::tensor::{BackendId, Graph, Home, Id, Tensor};
 
@@ -19,6 +19,8 @@ struct State {
     view_of: Id,
     holding: Holding,
     backend: u8,
+    /// Its place among those that hold room.
+    listed: usize,
     spot: Spot,
     size: u64,
 }
@@ -38,19 +40,15 @@ impl State {
     fn new(tensor: &Tensor) -> State {
         let needs = tensor.home == Home::Graph && !tensor.is_view();
         State {
-            readers: 0,
-            views: 0,
+            readers: tensor.readers,
+            views: tensor.views,
             view_of: tensor.view_of,
             holding: if needs { Holding::No } else { Holding::Never },
             backend: 0,
+            listed: 0,
             spot: Spot::default(),
             size: 0,
         }
-    }
-
-    /// Returns a number for the room that it holds.
-    const fn mixed(&self) -> u64 {
-        self.spot.mixed(self.size).rotate_left(self.backend as u32)
     }
 }
 
@@ -71,7 +69,7 @@ pub(super) fn allocate(graph: &Graph, scheduled: &Scheduled, backends: &Backends
         backends,
         buffers: backends.iter().map(|backend| backends.room(backend)).collect(),
         states: graph.tensors.iter().map(State::new).collect(),
-        held: 0,
+        held: Vec::with_capacity(32),
     };
     let begun = walk.run(scheduled);
     Room { bytes: walk.buffers.iter().map(Buffer::peak).collect(), begun }
@@ -82,8 +80,8 @@ struct Walk<'a> {
     backends: &'a Backends,
     buffers: Vec<Buffer>,
     states: Vec<State>,
-    /// The sum of the numbers of all rooms that are held.
-    held: u64,
+    /// The tensors that hold room, in no order.
+    held: Vec<Id>,
 }
 
 impl Walk<'_> {
@@ -91,18 +89,6 @@ impl Walk<'_> {
     fn run(&mut self, scheduled: &Scheduled) -> Vec<u64> {
         for &(leaf, backend) in &scheduled.leafs {
             self.place(leaf, backend.0);
-        }
-        for step in &scheduled.steps {
-            if let Some(id) = step.tensor.get() {
-                if let Some(of) = self.states[id.index()].view_of.get() {
-                    self.states[of.index()].views += 1;
-                }
-                self.place_input(id, step.backend.0);
-            }
-            for &source in scheduled.sources(self.graph, step) {
-                self.states[source.index()].readers += 1;
-                self.place_input(source, step.backend.0);
-            }
         }
         let mut begun = Vec::with_capacity(scheduled.begun.len());
         let mut done = 0;
@@ -131,24 +117,26 @@ impl Walk<'_> {
         }
     }
 
-    /// Returns a number for the gaps, for the tensors in between, and for the copies that stay from the
-    /// beginning to the end, of which each block may need more.
+    /// Returns a number for the gaps, for the tensors in between in the order they were made, and for the
+    /// copies that stay from the beginning to the end, of which each block may need more.
     fn fingerprint(&self, staying: usize) -> u64 {
-        self.buffers.iter().fold(self.held ^ staying as u64, |number, buffer| buffer.mix_gaps(number))
+        let gaps = self.buffers.iter().fold(staying as u64, |number, buffer| buffer.mixed(number));
+        let mut held = self.held.clone();
+        held.sort_unstable();
+        let held = held.iter().map(|id| &self.states[id.index()]);
+        held.fold(gaps, |number, state| state.spot.mixed(mix(number, u64::from(state.backend)), state.size))
     }
 
-    /// Makes room for an input before anything is computed.
-    fn place_input(&mut self, id: Id, backend: u8) {
-        if self.states[id.index()].holding == Holding::No && self.graph.get(id).is_input {
-            self.place(id, backend);
-        }
-    }
-
-    /// Makes room for a tensor unless it has some (`ggml_gallocr_allocate_node`).
+    /// Makes room for a tensor unless it has some.
+    #[inline]
     fn place(&mut self, id: Id, backend: u8) {
-        if self.states[id.index()].holding != Holding::No {
-            return;
+        if self.states[id.index()].holding == Holding::No {
+            self.make_room(id, backend);
         }
+    }
+
+    /// Makes room for a tensor (`ggml_gallocr_allocate_node`).
+    fn make_room(&mut self, id: Id, backend: u8) {
         let tensor = self.graph.get(id);
         if tensor.op.is_inplace() {
             for &source in tensor.sources() {
@@ -167,7 +155,8 @@ impl Walk<'_> {
     fn hold(&mut self, id: Id, backend: u8, spot: Spot, size: u64) {
         let state = &mut self.states[id.index()];
         (state.holding, state.backend, state.spot, state.size) = (Holding::Yes, backend, spot, size);
-        self.held = self.held.wrapping_add(state.mixed());
+        state.listed = self.held.len();
+        self.held.push(id);
     }
 
     /// Puts a result where a source lies that nothing else reads.
@@ -196,8 +185,12 @@ impl Walk<'_> {
     fn release(&mut self, id: Id) -> State {
         let state = &mut self.states[id.index()];
         state.holding = Holding::No;
-        self.held = self.held.wrapping_sub(state.mixed());
-        *state
+        let state = *state;
+        self.held.swap_remove(state.listed);
+        if let Some(moved) = self.held.get(state.listed) {
+            self.states[moved.index()].listed = state.listed;
+        }
+        state
     }
 
     /// Notes that a tensor was read, and gives its room back after the last time.

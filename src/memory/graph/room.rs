@@ -11,9 +11,9 @@ pub(super) struct Spot {
 }
 
 impl Spot {
-    /// Returns a number for so many bytes at this place, by which sets of them are told apart.
-    pub(super) const fn mixed(self, size: u64) -> u64 {
-        mix(mix(self.chunk as u64, self.offset), size)
+    /// Mixes this place and its size into a number.
+    pub(super) const fn mixed(self, number: u64, size: u64) -> u64 {
+        mix(mix(mix(number, self.chunk as u64), self.offset), size)
     }
 
     /// Returns the place that lies bytes behind.
@@ -62,8 +62,8 @@ impl Buffer {
         self.chunks.iter().fold(0, |sum, chunk| sum.saturating_add(chunk.peak))
     }
 
-    /// Mixes where the gaps are into a number that tells buffers apart.
-    pub(super) fn mix_gaps(&self, number: u64) -> u64 {
+    /// Mixes where the gaps are into a number.
+    pub(super) fn mixed(&self, number: u64) -> u64 {
         let gaps = self.chunks.iter().flat_map(|chunk| &chunk.gaps);
         gaps.fold(number, |mixed, gap| mix(mix(mixed, gap.offset), gap.size))
     }
@@ -106,6 +106,10 @@ impl Buffer {
 
     /// Returns the gap at the end of a chunk that has to grow least, or leaves least of what it has.
     fn growing(&self, size: u64) -> Option<(u8, usize)> {
+        if let [chunk] = self.chunks.as_slice() {
+            let (last, inner) = chunk.gaps.split_last()?;
+            return (last.size >= size).then_some((0, inner.len()));
+        }
         let mut best = None;
         let mut spare = i128::MIN;
         for (index, chunk) in (0..).zip(&self.chunks) {
@@ -176,13 +180,10 @@ impl Gap {
     }
 }
 
-/// Mixes a number into another so that neither can be told from the result (the finaliser of
-/// `SplitMix64`).
-const fn mix(into: u64, number: u64) -> u64 {
-    let mixed = into.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ number;
-    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
+/// Mixes a number into another, so that the same result means the same numbers in the same order.
+pub(super) const fn mix(into: u64, number: u64) -> u64 {
+    let mixed = (into.rotate_left(5) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ (mixed >> 32)
 }
 
 #[cfg(test)]

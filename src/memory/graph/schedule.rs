@@ -51,11 +51,14 @@ impl Scheduled {
         self.steps.push(Step { tensor, backend, kept: (0, 0) });
     }
 
-    fn keep(&mut self, tensors: impl IntoIterator<Item = Id>, backend: BackendId) {
+    fn keep(&mut self, graph: &mut Graph, tensors: &[Id], backend: BackendId) {
         let length = |kept: &Vec<Id>| u32::try_from(kept.len()).unwrap_or(u32::MAX);
         let from = length(&self.kept);
         self.kept.extend(tensors);
         self.steps.push(Step { tensor: Id::NONE, backend, kept: (from, length(&self.kept)) });
+        for &tensor in tensors {
+            graph.get_mut(tensor).readers += 1;
+        }
     }
 }
 
@@ -329,6 +332,9 @@ fn split(graph: &mut Graph, backends: &Backends, places: &mut Places, copies: u3
                 first
             });
             graph.get_mut(id).sources[position] = copy;
+            graph.get_mut(copy).readers += 1;
+            let source = graph.get_mut(source);
+            source.readers = source.readers.saturating_sub(1);
         }
     }
     (current.nodes.end, current.inputs.end) = (nodes.len(), copied.all.len());
@@ -396,10 +402,11 @@ fn collect(
     }
     kept.sort_by_key(|kept| kept.until);
     let mut kept = kept.as_slice();
-    let mut begun = graph.begun.iter().map(|&(_, begun)| begun).peekable();
+    let begins = std::mem::take(&mut graph.begun);
+    let mut begun = begins.iter().map(|&(_, begun)| begun).peekable();
     for split in splits {
         for input in &copied.all[split.inputs.clone()] {
-            scheduled.keep([input.of], places.get(input.of).unwrap_or(cpu));
+            scheduled.keep(graph, &[input.of], places.get(input.of).unwrap_or(cpu));
             scheduled.compute(input.first, split.backend);
         }
         for index in split.nodes.clone() {
@@ -420,7 +427,7 @@ fn collect(
                 }
                 // A dependency is a node with sources, and gives them back before the next one does.
                 for kept in once.chunks(MOST_SOURCES) {
-                    scheduled.keep(kept.iter().copied(), split.backend);
+                    scheduled.keep(graph, kept, split.backend);
                 }
                 kept = others;
             }

@@ -191,6 +191,11 @@ pub(super) struct Tensor {
     pub(super) is_output: bool,
     /// How often nodes of the graph read it.
     pub(super) uses: u32,
+    /// How often what is computed reads it: nodes, but for those that read a copy instead, and what is
+    /// put between them.
+    pub(super) readers: u32,
+    /// How many nodes are views of it.
+    pub(super) views: u32,
     /// Made without gaps, and never given other strides.
     is_dense: bool,
     visited: bool,
@@ -217,6 +222,8 @@ impl Tensor {
             is_input: false,
             is_output: false,
             uses: 0,
+            readers: 0,
+            views: 0,
             is_dense: true,
             visited: false,
         }
@@ -367,6 +374,8 @@ static MISSING: Tensor = Tensor {
     home: Home::Graph,
     detail: 0,
     uses: 0,
+    readers: 0,
+    views: 0,
     is_input: false,
     is_output: false,
     is_dense: true,
@@ -399,18 +408,34 @@ impl Graph {
         if std::mem::replace(&mut tensor.visited, true) {
             return;
         }
-        let Tensor { op, sources, count, .. } = *tensor;
+        let Tensor { sources, count, .. } = *tensor;
         for &source in sources.iter().take(usize::from(count)) {
-            if !self.get(source).visited {
+            if self.read(source) {
                 self.expand(source);
             }
-            self.get_mut(source).uses += 1;
         }
-        if op == Op::None {
+        self.list(id);
+    }
+
+    /// Notes that a node reads a tensor, and returns whether that is still to be visited.
+    fn read(&mut self, id: Id) -> bool {
+        let tensor = self.get_mut(id);
+        tensor.uses += 1;
+        tensor.readers += 1;
+        !tensor.visited
+    }
+
+    /// Adds a tensor to the leafs or the nodes, whose sources are there already.
+    fn list(&mut self, id: Id) {
+        let tensor = self.get(id);
+        if tensor.op == Op::None {
             self.leafs.push(id);
-        } else {
-            self.nodes.push(id);
+            return;
         }
+        if let Some(of) = tensor.view_of.get() {
+            self.get_mut(of).views += 1;
+        }
+        self.nodes.push(id);
     }
 
     /// Returns an empty graph with room for as many blocks.
@@ -435,18 +460,14 @@ impl Graph {
             let id = *id;
             if let Some(&source) = self.get(id).sources().get(*next) {
                 *next += 1;
-                self.get_mut(source).uses += 1;
-                if !std::mem::replace(&mut self.get_mut(source).visited, true) {
+                if self.read(source) {
+                    self.get_mut(source).visited = true;
                     under_way.push((source, 0));
                 }
                 continue;
             }
             under_way.pop();
-            if self.get(id).op == Op::None {
-                self.leafs.push(id);
-            } else {
-                self.nodes.push(id);
-            }
+            self.list(id);
         }
     }
 }
