@@ -74,6 +74,8 @@ pub(super) struct Builder<'a> {
     pub(super) ids: Id,
     /// What is put out as embedding (`t_embd`), once it is known.
     pub(super) embedding: Id,
+    /// Whether blocks use the tensors of others.
+    is_looped: bool,
     weights: Vec<Known<WeightKey>>,
     caches: Vec<Known<(u32, Cache)>>,
 }
@@ -133,8 +135,9 @@ impl<'a> Builder<'a> {
             given: Id::NONE,
             ids: Id::NONE,
             embedding: Id::NONE,
-            weights: Vec::new(),
-            caches: Vec::new(),
+            is_looped: architecture::is_looped(plan.structure),
+            weights: Vec::with_capacity(32),
+            caches: Vec::with_capacity(2 * plan.blocks.len()),
         }
     }
 
@@ -238,7 +241,7 @@ impl<'a> Builder<'a> {
     /// Returns a tensor of the block under way.
     pub(super) fn tensor(&mut self, role: Role, suffix: Suffix) -> Id {
         let Some(block) = self.block else { return Id::NONE };
-        let lender = architecture::lender(self.plan.structure, block);
+        let lender = self.lender(block);
         let Some(shape) = find(self.layout(lender), role, suffix) else { return Id::NONE };
         let on_host = (role.is_expert() && lender < self.plan.settings.cpu_moe)
             || !super::is_usable(self.plan.structure, self.plan.backends.kind(), &shape);
@@ -248,13 +251,20 @@ impl<'a> Builder<'a> {
 
     /// Returns whether the block under way has a weight.
     pub(super) fn has(&self, role: Role) -> bool {
-        let lender = architecture::lender(self.plan.structure, self.index());
+        let lender = self.lender(self.index());
         find(self.layout(lender), role, Suffix::Weight).is_some()
+    }
+
+    /// Returns the block whose tensors a block uses.
+    fn lender(&self, block: u32) -> u32 {
+        if self.is_looped { architecture::lender(self.plan.structure, block) } else { block }
     }
 
     /// Returns the tensors of a block.
     fn layout(&self, block: u32) -> &'a [TensorShape] {
-        self.plan.structure.layout(&self.kind_of(block))
+        let structure = self.plan.structure;
+        let kind = structure.pattern.get(block as usize).and_then(|&kind| structure.kinds.get(usize::from(kind)));
+        kind.map_or(&[], |kind| structure.layout(kind))
     }
 
     /// Returns a tensor that stands outside the blocks, looked up on the CPU.
@@ -286,7 +296,7 @@ impl<'a> Builder<'a> {
 
     /// Returns a tensor that every block has a copy of in its own buffer, such as the rope's factors.
     pub(super) fn shared_weight(&mut self, role: Role) -> Id {
-        let lender = architecture::lender(self.plan.structure, self.index());
+        let lender = self.lender(self.index());
         let backend = self.backend_of(self.plan.places.layer(lender));
         self.global(role, Suffix::Weight, backend)
     }
@@ -339,7 +349,7 @@ impl<'a> Builder<'a> {
             self.graph.begun.push((block, self.graph.nodes.len()));
         }
         // Weights of a block are asked for while it is under way only, unless others borrow them.
-        if !architecture::is_looped(self.plan.structure) {
+        if !self.is_looped {
             self.weights.retain(|known| known.what.0.is_none());
         }
     }

@@ -35,10 +35,10 @@ pub(super) struct Selection {
 struct Block {
     number: u32,
     /// The same for blocks that are alike in everything.
-    exact: Signature,
+    exact: Class,
     /// The same for blocks that are alike but for the precision of their weights, which what comes
     /// before them does not see.
-    rough: Signature,
+    rough: Class,
     /// Blocks since the first of a kind, or the first at a place.
     since: usize,
 }
@@ -50,6 +50,12 @@ struct Signature {
     kind: u16,
     place: Device,
     experts_on_host: bool,
+}
+
+/// A number for a [`Signature`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Class {
+    signature: u16,
     /// It is the last of those that are alike: what they all read is given back after it.
     ends: bool,
 }
@@ -58,9 +64,9 @@ struct Signature {
 /// for it, so the block before counts in full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Neighbourhood {
-    before: Option<Signature>,
-    own: Signature,
-    after: Option<Signature>,
+    before: Option<Class>,
+    own: Class,
+    after: Option<Class>,
 }
 
 /// What the allocator is like as a block begins.
@@ -161,7 +167,10 @@ impl Selection {
             chosen.push(at);
             seen.push(what(at));
             let next = at + 1;
-            let found = |next: usize| seen.iter().rposition(|&seen| seen == what(next));
+            let found = |next: usize| {
+                let what = what(next);
+                seen.iter().rposition(|&seen| seen == what)
+            };
             at = match (next + 1 < all.len()).then(|| found(next)).flatten() {
                 None => next,
                 // What was seen already may be left out, if what comes after it looks the same from both sides.
@@ -188,6 +197,7 @@ impl Selection {
 }
 
 impl Neighbourhood {
+    #[inline]
     fn at(blocks: &[Block], at: usize) -> Neighbourhood {
         Neighbourhood {
             before: at.checked_sub(1).map(|before| blocks[before].exact),
@@ -201,6 +211,7 @@ impl Neighbourhood {
 fn blocks(load: &Load) -> Vec<Block> {
     let structure = load.structure;
     let alike = alike(structure);
+    let mut signatures = Signatures::default();
     let mut blocks: Vec<Block> = Vec::with_capacity(structure.pattern.len());
     for (number, &kind) in (0u32..).zip(&structure.pattern) {
         if structure.kinds.get(usize::from(kind)).is_none_or(|kind| kind.mtp) {
@@ -210,17 +221,34 @@ fn blocks(load: &Load) -> Vec<Block> {
         let experts_on_host = number < load.settings.cpu_moe;
         // Weights that are copied to a GPU count with their precision, others do not.
         let copied = load.places.gpus() > 0 && (place == Device::Host || experts_on_host);
-        let rough = Signature { kind: alike[usize::from(kind)], place, experts_on_host, ends: false };
-        let exact = if copied { Signature { kind, ..rough } } else { rough };
+        let signature = Signature { kind: alike[usize::from(kind)], place, experts_on_host };
+        let rough = signatures.class(signature);
+        let exact = if copied { signatures.class(Signature { kind, ..signature }) } else { rough };
         blocks.push(Block { number, exact, rough, since: 0 });
     }
     look_around(&mut blocks);
     blocks
 }
 
+/// The signatures that were seen.
+#[derive(Default)]
+struct Signatures(Vec<Signature>);
+
+impl Signatures {
+    /// Returns the class of a signature; most are as the last one.
+    fn class(&mut self, signature: Signature) -> Class {
+        let seen = self.0.iter().rposition(|&seen| seen == signature);
+        let at = seen.unwrap_or_else(|| {
+            self.0.push(signature);
+            self.0.len() - 1
+        });
+        Class { signature: u16::try_from(at).unwrap_or(u16::MAX), ends: false }
+    }
+}
+
 /// Counts the blocks since something new, and marks the last of those that are alike.
 fn look_around(blocks: &mut [Block]) {
-    let mut seen: Vec<Signature> = Vec::with_capacity(4);
+    let mut seen: Vec<Class> = Vec::with_capacity(4);
     let mut since = 0;
     for block in blocks.iter_mut() {
         since += 1;
@@ -231,6 +259,9 @@ fn look_around(blocks: &mut [Block]) {
         block.since = since;
     }
     for block in blocks.iter_mut().rev() {
+        if seen.is_empty() {
+            break;
+        }
         if let Some(at) = seen.iter().position(|seen| *seen == block.rough) {
             seen.swap_remove(at);
             block.exact.ends = true;
@@ -249,14 +280,11 @@ fn alike(structure: &Structure) -> Vec<u16> {
 mod tests {
     use super::*;
 
-    /// Blocks of the kinds that the letters stand for, small ones on the host.
+    /// Blocks of the kinds that the letters stand for.
     fn selection(kinds: &str) -> Selection {
-        let mut blocks: Vec<Block> = Vec::new();
-        for (number, letter) in (0u32..).zip(kinds.bytes()) {
-            let place = if letter.is_ascii_lowercase() { Device::Host } else { Device::Gpu(0) };
-            let exact = Signature { kind: u16::from(letter), place, experts_on_host: false, ends: false };
-            blocks.push(Block { number, exact, rough: exact, since: 0 });
-        }
+        let class = |letter: u8| Class { signature: u16::from(letter), ends: false };
+        let block = |(number, letter)| Block { number, exact: class(letter), rough: class(letter), since: 0 };
+        let mut blocks: Vec<Block> = (0u32..).zip(kinds.bytes()).map(block).collect();
         look_around(&mut blocks);
         Selection::of(blocks)
     }

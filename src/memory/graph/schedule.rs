@@ -346,9 +346,8 @@ fn split(graph: &mut Graph, backends: &Backends, places: &mut Places, copies: u3
 /// Adds copies of a tensor with its strides (`ggml_dup_tensor_layout`) and returns the first. Those
 /// that stay are not given back while the next micro-batch is prepared.
 fn duplicate(graph: &mut Graph, of: Id, copies: u32, stays: bool) -> Id {
-    let from = *graph.get(of);
-    let mut copy = Tensor::new(from.kind, from.ne);
-    copy.set_strides(from.nb);
+    let Tensor { kind, ne, nb, .. } = *graph.get(of);
+    let mut copy = Tensor::strided(kind, ne, nb);
     (copy.is_input, copy.is_output) = (stays, stays);
     let first = graph.push(copy);
     for _ in 1..copies {

@@ -205,34 +205,13 @@ impl Tensor {
     /// Returns a contiguous tensor without a source.
     #[inline]
     pub(super) fn new(kind: TensorType, ne: [u64; 4]) -> Tensor {
-        let size = element_bytes(kind);
-        let row = row_bytes(kind, ne[0]);
-        let matrix = row.saturating_mul(ne[1]);
-        Tensor {
-            op: Op::None,
-            kind,
-            ne,
-            nb: [size, row, matrix, matrix.saturating_mul(ne[2])],
-            sources: [Id::NONE; SOURCES],
-            count: 0,
-            view_of: Id::NONE,
-            offset: 0,
-            home: Home::Graph,
-            detail: 0,
-            is_input: false,
-            is_output: false,
-            uses: 0,
-            readers: 0,
-            views: 0,
-            is_dense: true,
-            visited: false,
-        }
+        Tensor { is_dense: true, ..Tensor::strided(kind, ne, dense_strides(kind, ne)) }
     }
 
-    /// Sets the strides.
-    pub(super) fn set_strides(&mut self, nb: [u64; 4]) {
-        self.nb = nb;
-        self.is_dense = false;
+    /// Returns a tensor without a source.
+    #[inline]
+    pub(super) fn strided(kind: TensorType, ne: [u64; 4], nb: [u64; 4]) -> Tensor {
+        Tensor { kind, ne, nb, is_dense: false, ..MISSING }
     }
 
     /// Sets what it is computed from, without those that are absent.
@@ -313,6 +292,15 @@ impl Tensor {
     }
 }
 
+/// Returns the strides of a tensor without gaps.
+pub(super) fn dense_strides(kind: TensorType, ne: [u64; 4]) -> [u64; 4] {
+    // Most are of this type.
+    let (size, row) =
+        if kind == F32 { (4, ne[0].saturating_mul(4)) } else { (element_bytes(kind), row_bytes(kind, ne[0])) };
+    let matrix = row.saturating_mul(ne[1]);
+    [size, row, matrix, matrix.saturating_mul(ne[2])]
+}
+
 /// Returns the bytes of one block of elements, ggml's `nb[0]`.
 pub(super) fn element_bytes(kind: TensorType) -> u64 {
     kind.block().map_or(1, |(_, bytes)| bytes)
@@ -362,7 +350,7 @@ pub(super) enum FusedOp {
 
 /// What stands for a tensor that a file should have and does not: llama.cpp refuses such a file, so
 /// any number will do.
-static MISSING: Tensor = Tensor {
+const MISSING: Tensor = Tensor {
     op: Op::None,
     kind: F32,
     ne: [1; 4],
