@@ -101,17 +101,14 @@ impl Walk<'_> {
         begun
     }
 
-    /// Makes room for what each step reads and computes, and gives back what nothing reads any more.
+    /// Makes room for what each step computes, and gives back what nothing reads any more.
     fn compute(&mut self, scheduled: &Scheduled, steps: &[Step]) {
         for step in steps {
-            let sources = scheduled.sources(self.graph, step);
-            for &source in sources {
-                self.place(source, step.backend.0);
-            }
+            // What it reads has room by now: leafs from the beginning, results since they were computed.
             if let Some(id) = step.tensor.get() {
                 self.place(id, step.backend.0);
             }
-            for &source in sources {
+            for &source in scheduled.sources(self.graph, step) {
                 self.was_read(source);
             }
         }
@@ -194,6 +191,7 @@ impl Walk<'_> {
     }
 
     /// Notes that a tensor was read, and gives its room back after the last time.
+    #[inline]
     fn was_read(&mut self, id: Id) {
         let state = &mut self.states[id.index()];
         state.readers = state.readers.saturating_sub(1);

@@ -76,12 +76,29 @@ pub(super) struct Builder<'a> {
     pub(super) embedding: Id,
     /// Whether blocks use the tensors of others.
     is_looped: bool,
+    /// The block whose tensors were asked for last.
+    asked: Asked<'a>,
     weights: Vec<Known<WeightKey>>,
     caches: Vec<Known<(u32, Cache)>>,
 }
 
 /// What a weight is: its block, what it is for, and the back-end that has it.
 type WeightKey = (Option<u32>, Role, Suffix, BackendId);
+
+/// The tensors of a block, and which suffixes they have: most blocks have neither biases nor scales,
+/// which every projection asks for.
+#[derive(Clone, Copy, Default)]
+struct Asked<'a> {
+    block: Option<u32>,
+    layout: &'a [TensorShape],
+    suffixes: u32,
+}
+
+impl Asked<'_> {
+    fn find(&self, role: Role, suffix: Suffix) -> Option<TensorShape> {
+        if self.suffixes & (1 << suffix as u32) == 0 { None } else { find(self.layout, role, suffix) }
+    }
+}
 
 /// A tensor made before, found again by what it is.
 #[derive(Clone, Copy, Debug)]
@@ -136,6 +153,7 @@ impl<'a> Builder<'a> {
             ids: Id::NONE,
             embedding: Id::NONE,
             is_looped: architecture::is_looped(plan.structure),
+            asked: Asked::default(),
             weights: Vec::with_capacity(32),
             caches: Vec::with_capacity(2 * plan.blocks.len()),
         }
@@ -242,7 +260,12 @@ impl<'a> Builder<'a> {
     pub(super) fn tensor(&mut self, role: Role, suffix: Suffix) -> Id {
         let Some(block) = self.block else { return Id::NONE };
         let lender = self.lender(block);
-        let Some(shape) = find(self.layout(lender), role, suffix) else { return Id::NONE };
+        if self.asked.block != Some(lender) {
+            let layout = self.layout(lender);
+            let suffixes = layout.iter().fold(0, |suffixes, tensor| suffixes | 1 << tensor.suffix as u32);
+            self.asked = Asked { block: Some(lender), layout, suffixes };
+        }
+        let Some(shape) = self.asked.find(role, suffix) else { return Id::NONE };
         let on_host = (role.is_expert() && lender < self.plan.settings.cpu_moe)
             || !super::is_usable(self.plan.structure, self.plan.backends.kind(), &shape);
         let backend = if on_host { self.plan.backends.cpu() } else { self.backend_of(self.plan.places.layer(lender)) };

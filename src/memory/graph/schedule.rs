@@ -141,6 +141,7 @@ impl<'a> Places<'a> {
 
     /// Gives a tensor the back-end that it is drawn to, unless it has one, and returns whether it has one
     /// then.
+    #[inline]
     fn draw(&mut self, graph: &Graph, id: Id) -> bool {
         if self.get(id).is_none() {
             self.of[id.index()] = self.drawn_to(graph, id);

@@ -406,6 +406,7 @@ impl Graph {
     }
 
     /// Notes that a node reads a tensor, and returns whether that is still to be visited.
+    #[inline]
     fn read(&mut self, id: Id) -> bool {
         let tensor = self.get_mut(id);
         tensor.uses += 1;
@@ -414,6 +415,7 @@ impl Graph {
     }
 
     /// Adds a tensor to the leafs or the nodes, whose sources are there already.
+    #[inline]
     fn list(&mut self, id: Id) {
         let tensor = self.get(id);
         if tensor.op == Op::None {
