@@ -81,7 +81,13 @@ enum State {
 impl Selection {
     /// Returns a selection to begin with.
     pub(super) fn new(load: &Load) -> Selection {
-        let mut selection = Selection::of(blocks(load));
+        let mut blocks = blocks(load);
+        // What is computed around experts in host memory is cut into many pieces, and what the last block
+        // reads is copied with the one in which it begins.
+        if let Some(last) = blocks.last_mut().filter(|last| last.number < load.settings.cpu_moe) {
+            last.rough.ends = load.places.gpus() > 0;
+        }
+        let mut selection = Selection::of(blocks);
         if architecture::goes_by_number(load.structure) {
             selection.built = (0..selection.all.len()).collect();
         }
@@ -114,28 +120,43 @@ impl Selection {
         if self.built.len() == self.all.len() {
             return true;
         }
-        let built: Vec<Block> = self.built.iter().map(|&at| self.all[at]).collect();
-        let did: Vec<(u64, Neighbourhood, u64)> = begun
-            .windows(2)
-            .enumerate()
-            .filter(|_| begun.len() == built.len())
-            .map(|(at, states)| (states[0], Neighbourhood::at(&built, at), states[1]))
-            .collect();
+        let did = self.did(begun);
         let states = self.follow(begun, &did);
-        if states.len() == self.all.len() && states.last() == begun.last() {
-            return true;
+        if states.len() == self.all.len() {
+            if states.last() == begun.last() {
+                return true;
+            }
+            self.mark_last();
         }
+        self.learned.extend(self.did(begun));
         self.tries += 1;
-        self.learned.extend(did);
-        self.done += built.len();
-        let states = self.follow(begun, &self.learned);
+        self.done += self.built.len();
         self.patience += 1;
-        self.built = self.choose(&states, self.patience);
+        let states = self.follow(begun, &self.learned);
+        let chosen = self.choose(&states, self.patience);
         // Where the allocator does not come back, everything has to be built sooner or later.
-        if begun.len() != built.len() || self.done + self.built.len() > 2 * self.all.len() {
-            self.built = (0..self.all.len()).collect();
-        }
+        let comes_back = begun.len() == self.built.len() && self.done + chosen.len() <= 2 * self.all.len();
+        self.built = if comes_back && chosen != self.built { chosen } else { (0..self.all.len()).collect() };
         false
+    }
+
+    /// Returns what each of the built blocks found, and left for the next one.
+    fn did(&self, begun: &[u64]) -> Vec<(u64, Neighbourhood, u64)> {
+        if begun.len() != self.built.len() {
+            return Vec::new();
+        }
+        let built: Vec<Block> = self.built.iter().map(|&at| self.all[at]).collect();
+        let did = |(at, states): (usize, &[u64])| (states[0], Neighbourhood::at(&built, at), states[1]);
+        begun.windows(2).enumerate().map(did).collect()
+    }
+
+    /// Makes the last block look different from those that it is like: what only the last one reads may
+    /// be copied to a GPU before the one before it ends.
+    fn mark_last(&mut self) {
+        if let Some(last) = self.all.last_mut() {
+            last.rough.ends = true;
+            self.learned.clear();
+        }
     }
 
     /// Returns the states that the blocks find, from the first on as far as what they do is known.
