@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::exit;
 use super::sizes::{named_size, size, span};
 use crate::fit::Verdict;
-use crate::memory::{Backend, CacheType, FlashAttention, GpuLayers};
+use crate::memory::{Backend, CacheType, EngineProfile, FlashAttention, GpuLayers};
 use crate::units::{Bytes, Span};
 
 /// Watches the LM Studio models folder and says which models fit this machine now.
@@ -231,9 +231,9 @@ pub(super) struct SettingsArguments {
     /// The projector to load with it
     #[arg(long, value_name = "FILE")]
     pub(super) mmproj: Option<PathBuf>,
-    /// What differs between builds of the engine [default: what the config says]
-    #[arg(long, value_name = "PROFILE", value_parser = ["server", "library"])]
-    pub(super) engine: Option<String>,
+    /// server or library, in a build of llama.cpp as in server@9010 [default: what the config says]
+    #[arg(long, value_name = "PROFILE")]
+    pub(super) engine: Option<EngineProfile>,
 }
 
 /// The devices to estimate for; without any, this machine's.

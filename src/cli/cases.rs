@@ -14,8 +14,8 @@ use serde_json::Value;
 
 use crate::gguf::{Header, Limits, ShardName, join_shards, read_header};
 use crate::memory::{
-    Backend, Bill, CacheType, Devices, EngineProfile, FlashAttention, Gpu, GpuLayers, ImageLimits, Kind, LogitRows,
-    Part, Pool, Projector, Settings, Structure, bill,
+    Backend, Bill, Build, CacheType, Change, Devices, Engine, EngineProfile, FlashAttention, Gpu, GpuLayers,
+    ImageLimits, Kind, LogitRows, Part, Pool, Projector, Settings, Structure, bill,
 };
 use crate::units::Bytes;
 
@@ -61,7 +61,9 @@ struct Case {
     swa_full: bool,
     flash_attn: String,
     n_outputs_max: u32,
+    build: u32,
     embeddings: bool,
+    mtp: u32,
     on_gpu: bool,
     image_max_tokens: u32,
 }
@@ -93,7 +95,9 @@ impl Default for Case {
             swa_full: false,
             flash_attn: "auto".into(),
             n_outputs_max: 0,
+            build: Build::NEWEST.0,
             embeddings: false,
+            mtp: 0,
             on_gpu: true,
             image_max_tokens: 0,
         }
@@ -155,7 +159,7 @@ fn settings(case: &Case) -> Result<Settings, String> {
         // The tables count allocated weights; mapped ones are the same bytes.
         mmap: false,
         embeddings: case.embeddings,
-        mtp: false,
+        mtp: case.mtp != 0,
     })
 }
 
@@ -182,7 +186,16 @@ fn devices(case: &Case) -> Result<Devices, String> {
 }
 
 fn profile(case: &Case) -> EngineProfile {
-    EngineProfile { name: "case".into(), logit_rows: LogitRows::Count(case.n_outputs_max), cpu_repack: case.cpu_repack }
+    let build = Build(case.build);
+    // Before there was a limit, rows were reserved for all tokens.
+    let rows = if build.has(Change::SlotRows) { case.n_outputs_max } else { 0 };
+    EngineProfile {
+        name: "case".into(),
+        engine: Engine::Library,
+        build,
+        logit_rows: LogitRows::Count(rows),
+        cpu_repack: case.cpu_repack,
+    }
 }
 
 /// Returns what llama.cpp accounts for, by device: what the back-end adds is left out.

@@ -85,7 +85,10 @@ pub(super) fn run(arguments: &EstimateArguments) -> Result<Exit, Failure> {
     let files = ModelFiles::read(file)?;
     let config = ask::config();
     let target = target(&arguments.devices, ask::picture(&config), &config.fit)?;
-    let profile = profile(arguments.settings.engine.as_deref().unwrap_or(&config.fit.engine));
+    let profile = match &arguments.settings.engine {
+        Some(profile) => profile.clone(),
+        None => config.fit.engine.parse().unwrap_or_default(),
+    };
     let is_json = arguments.format.json;
     let fit = if files.is_projector() {
         let projector = read_projector(file)?;
@@ -163,13 +166,6 @@ fn estimate(
         fit,
         advice,
     })
-}
-
-fn profile(name: &str) -> EngineProfile {
-    match name {
-        "library" => EngineProfile::library(),
-        _ => EngineProfile::server(),
-    }
 }
 
 fn verdicts(mut plan: Plan, target: &Target) -> (Option<Fit>, Vec<Advice>) {

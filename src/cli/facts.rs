@@ -51,7 +51,8 @@ impl Facts {
     /// Adds a bill between empty lines, with how it was drawn up above it.
     pub(super) fn bill(&mut self, bill: &Bill, gpus: &[String]) {
         let layers = &bill.placement;
-        let engine = format!("{}, {} of {} layers on GPUs", bill.profile, layers.gpu_layers, layers.layers);
+        let profile = bill.profile.replace('@', " of llama.cpp build ");
+        let engine = format!("{profile}, {} of {} layers on GPUs", layers.gpu_layers, layers.layers);
         self.fact("engine", &safe(&engine));
         let _ = writeln!(self.text, "\n{}", bill::render(bill, gpus, self.columns));
     }

@@ -12,7 +12,7 @@ use super::given::Target;
 use super::text::safe;
 use super::words::{self, RAM};
 use crate::fit::{Fit, Judgement, PoolNeed, Supply, Verdict};
-use crate::memory::{Bill, EngineProfile, Kind, Projector};
+use crate::memory::{Bill, Devices, EngineProfile, Kind, Projector};
 use crate::report::SCHEMA;
 use crate::units::Bytes;
 
@@ -44,10 +44,11 @@ pub(super) fn estimate(
 ) -> ProjectorEstimate {
     let bill = projector.bill(&target.devices, profile);
     let total = bill.total();
+    let need = Need { gpu: bill.gpus(), ram: projector.bill(&Devices::none(), profile).total() };
     let devices = DevicesForm::of(target);
     let fit = target.is_judged.then(|| Fit {
-        now: judge(total, &target.now),
-        machine: judge(total, &target.best),
+        now: judge(&need, &target.now),
+        machine: judge(&need, &target.best),
         largest_context: None,
     });
     let mut notes = files.notes;
@@ -69,9 +70,15 @@ pub(super) fn estimate(
     }
 }
 
+/// What a projector takes of the first GPU, and what it takes of RAM where it is there as a whole.
+struct Need {
+    gpu: Bytes,
+    ram: Bytes,
+}
+
 /// Judges a projector: it goes onto the first GPU as a whole, or else into RAM.
-fn judge(need: Bytes, supply: &Supply) -> Judgement {
-    let judgement = |verdict, name: &str, available: Bytes| Judgement {
+fn judge(need: &Need, supply: &Supply) -> Judgement {
+    let judgement = |verdict, name: &str, need: Bytes, available: Bytes| Judgement {
         verdict,
         gpu_layers: 0,
         layers: 0,
@@ -82,10 +89,10 @@ fn judge(need: Bytes, supply: &Supply) -> Judgement {
         caveat: supply.caveat.clone(),
     };
     match (supply.gpus.first(), supply.ram) {
-        (Some(gpu), _) if need <= gpu.available => judgement(Verdict::FullGpu, &gpu.name, gpu.available),
-        (_, None) => Judgement { pools: Vec::new(), ..judgement(Verdict::Unknown, RAM, Bytes::ZERO) },
-        (_, Some(ram)) if need <= ram => judgement(Verdict::CpuOnly, RAM, ram),
-        (_, Some(ram)) => judgement(Verdict::TooLarge, RAM, ram),
+        (Some(gpu), _) if need.gpu <= gpu.available => judgement(Verdict::FullGpu, &gpu.name, need.gpu, gpu.available),
+        (_, None) => Judgement { pools: Vec::new(), ..judgement(Verdict::Unknown, RAM, need.ram, Bytes::ZERO) },
+        (_, Some(ram)) if need.ram <= ram => judgement(Verdict::CpuOnly, RAM, need.ram, ram),
+        (_, Some(ram)) => judgement(Verdict::TooLarge, RAM, need.ram, ram),
     }
 }
 
@@ -123,12 +130,13 @@ mod tests {
             ram: ram.map(|gigabytes| Bytes(gigabytes * 1_000_000_000)),
             caveat: None,
         };
-        let verdict = |gpus: &[u64], ram| judge(Bytes(2_000_000_000), &supply(gpus, ram)).verdict;
+        let need = Need { gpu: Bytes(2_000_000_000), ram: Bytes(2_100_000_000) };
+        let verdict = |gpus: &[u64], ram| judge(&need, &supply(gpus, ram)).verdict;
         assert_eq!(verdict(&[2], Some(8)), Verdict::FullGpu);
         assert_eq!(verdict(&[1, 9], Some(8)), Verdict::CpuOnly, "two GPUs are never one");
         assert_eq!(verdict(&[], Some(8)), Verdict::CpuOnly);
         assert_eq!(verdict(&[1], Some(1)), Verdict::TooLarge);
         assert_eq!(verdict(&[1], None), Verdict::Unknown);
-        assert_eq!(judge(Bytes(3), &supply(&[], Some(0))).spare, -3);
+        assert_eq!(judge(&need, &supply(&[], Some(2))).spare, -100_000_000);
     }
 }

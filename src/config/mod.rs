@@ -62,7 +62,7 @@ pub struct FitConfig {
     /// RAM left free at the least.
     #[serde(with = "size")]
     pub ram_margin: Bytes,
-    /// The engine profile: `server` or `library`.
+    /// The engine profile: `server` or `library`, or one of them in a build of llama.cpp (`server@9010`).
     #[serde(deserialize_with = "parse::engine")]
     pub engine: String,
 }

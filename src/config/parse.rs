@@ -43,11 +43,21 @@ pub(super) fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16,
 }
 
 pub(super) fn engine<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    one_of(&ENGINES, String::deserialize(deserializer)?)
+    let name = String::deserialize(deserializer)?;
+    let (engine, build) = name.split_once('@').map_or((name.as_str(), None), |(engine, build)| (engine, Some(build)));
+    if !build.is_none_or(is_build) {
+        return Err(D::Error::custom(format!("\"{name}\" has no build behind the @, such as {engine}@9010")));
+    }
+    one_of(&ENGINES, engine.to_owned()).map(|_| name)
 }
 
 pub(super) fn level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     one_of(&LEVELS, String::deserialize(deserializer)?)
+}
+
+/// Returns whether the text is a build of llama.cpp: a number, perhaps with the b of its tags.
+fn is_build(text: &str) -> bool {
+    text.strip_prefix('b').unwrap_or(text).parse().is_ok_and(|number: u32| number > 0)
 }
 
 fn one_of<E: Error>(allowed: &[&str], value: String) -> Result<String, E> {
@@ -226,6 +236,11 @@ mod tests {
             (
                 "[fit]\nengine = \"vllm\"",
                 "line 2, column 10: \"vllm\" is none of server, library",
+                "write it like `engine = \"server\"`",
+            ),
+            (
+                "[fit]\nengine = \"server@x\"",
+                "line 2, column 10: \"server@x\" has no build behind the @, such as server@9010",
                 "write it like `engine = \"server\"`",
             ),
             (

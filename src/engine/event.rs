@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::library::{HeaderRead, Listing, ModelFile, ModelId, Remembered, Root};
 use crate::lmstudio::{AppSettings, Home, LoadSettings};
 use crate::machine::Sample;
+use crate::memory::Build;
 use crate::report::{Detail, Problem, Report};
 use crate::tray::{Action, Tray};
 use crate::units::Span;
@@ -83,6 +84,8 @@ pub struct LmStudioRead {
     pub settings: AppSettings,
     /// Saved per-model settings by `indexedModelIdentifier`.
     pub saved: BTreeMap<String, LoadSettings>,
+    /// The build of llama.cpp that it runs, where its files tell.
+    pub build: Option<Build>,
     /// What could not be understood.
     pub notes: Vec<String>,
 }

@@ -9,7 +9,7 @@ use crate::fit::{Fit, Judgement, Plan, Sense, Supply, judge, largest_context};
 use crate::library::{Library, Model, ModelId, ModelState};
 use crate::lmstudio::{SettingsFor, settings_for};
 use crate::machine::Picture;
-use crate::memory::EngineProfile;
+use crate::memory::{Build, EngineProfile};
 
 /// What can be had, in both senses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl Models {
         }
         self.taken_from = revision;
         self.config = config.clone();
-        let profile = Arc::new(profile(config));
+        let profile = Arc::new(profile(config, lm_studio.build));
         let supplies = Arc::clone(&self.supplies);
         let mut changed = Changed::default();
         let mut old = std::mem::take(&mut self.entries);
@@ -166,10 +166,12 @@ fn judge_both(plan: &mut Plan, supplies: &Supplies) -> Fit {
     Fit { now: judge(plan, &supplies.now), machine: judge(plan, &supplies.machine), largest_context: None }
 }
 
-/// Returns the engine profile the config names.
-fn profile(config: &FitConfig) -> EngineProfile {
-    match config.engine.as_str() {
-        "library" => EngineProfile::library(),
-        _ => EngineProfile::server(),
+/// Returns the engine profile the config names, in the build that LM Studio runs where the config
+/// names none.
+fn profile(config: &FitConfig, build: Option<Build>) -> EngineProfile {
+    let profile: EngineProfile = config.engine.parse().unwrap_or_default();
+    match build {
+        Some(build) if !config.engine.contains('@') => EngineProfile::of_build(profile.engine, build),
+        _ => profile,
     }
 }

@@ -18,12 +18,14 @@ use crate::config::Config;
 use crate::engine::LmStudioRead;
 use crate::library::{Origin, Root};
 use crate::lmstudio::{
-    AppSettings, Home, HomeBasis, LoadSettings, models_folder, old_layout, parse_model_config, parse_settings,
-    pointer_file, resolve_home,
+    AppSettings, Home, HomeBasis, LoadSettings, Runtime, models_folder, old_layout, parse_build, parse_model_config,
+    parse_preferences, parse_settings, pointer_file, resolve_home,
 };
+use crate::memory::Build;
 
 const POINTER_LIMIT: u64 = 64 << 10;
 const SETTINGS_LIMIT: u64 = 4 << 20;
+const RUNTIME_LIMIT: u64 = 1 << 20;
 const MODEL_CONFIG_LIMIT: u64 = 1 << 20;
 /// Limits on the folder with per-model files.
 const MODEL_CONFIGS: usize = 5_000;
@@ -43,7 +45,25 @@ pub fn read(config: &Config, user_home: &Path) -> LmStudioRead {
     let roots = roots(config, &user_home, &home, &settings);
     let saved = read_saved(&model_configs(&home), &mut notes);
     let exists = home.path.is_dir();
-    LmStudioRead { home: Some((home, exists)), roots, settings, saved, notes }
+    let build = read_build(&home);
+    LmStudioRead { home: Some((home, exists)), roots, settings, saved, build, notes }
+}
+
+/// Returns the build of llama.cpp that the selected runtime has, if its folder tells.
+fn read_build(home: &Home) -> Option<Build> {
+    let whole = |runtime: Option<Runtime>| {
+        let is_whole = runtime.is_some();
+        (runtime, is_whole)
+    };
+    let runtime = read_whole(&preferences(home), RUNTIME_LIMIT, |text| whole(parse_preferences(text))).ok()??;
+    let folder = home.path.join("extensions").join("backends").join(runtime.folder());
+    let text = read_text(&folder.join("display-data.json"), RUNTIME_LIMIT).ok()?;
+    parse_build(&text, &runtime)
+}
+
+/// Returns the file that names the selected runtimes.
+fn preferences(home: &Home) -> PathBuf {
+    home.path.join(".internal").join("backend-preferences-v1.json")
 }
 
 /// Returns the files and folders whose change means that LM Studio's files are to be read again.
@@ -55,7 +75,7 @@ pub fn watched(read: &LmStudioRead, user_home: &Path) -> Vec<PathBuf> {
     if home.basis != HomeBasis::Config {
         paths.extend([pointer_file(&user_home), old_layout(&user_home)]);
     }
-    paths.extend([home.path.clone(), home.path.join("settings.json"), model_configs(home)]);
+    paths.extend([home.path.clone(), home.path.join("settings.json"), preferences(home), model_configs(home)]);
     paths
 }
 

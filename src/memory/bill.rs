@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::cache::{kv_cache, recurrent_state};
+use super::draft::{DRAFTS, Draft, drafts};
 use super::graph;
 use super::place::{Device, Places};
 use super::sizes::Sizes;
 use super::weights::{repacking, weights};
-use super::{Backend, Devices, EngineProfile, FlashAttention, Overhead, Projector, Settings, Structure};
+use super::{Backend, Build, Devices, EngineProfile, FlashAttention, Overhead, Projector, Settings, Structure};
 use crate::units::Bytes;
 
 /// What a model takes, by pool and part.
@@ -122,22 +123,29 @@ pub fn bill(
     lines.spread(Part::Weights, Basis::Exact, &weights.gpus, weights.host);
     lines.add(Pool::Host, Part::RepackedWeights, Basis::Exact, weights.repacked);
 
-    let cache = kv_cache(structure, settings, backend, &places, &sizes);
+    let draft = Draft::new(structure, settings, &sizes);
+    let mut cache = kv_cache(structure, settings, backend, &places, &sizes);
+    if let Some(draft) = &draft {
+        cache.add_all(&draft.cache(structure, backend, &places));
+    }
     lines.spread(Part::KvCache, Basis::Exact, &cache.gpus, cache.host);
     let state = recurrent_state(structure, settings, backend, &places, &sizes);
-    let state_basis = if settings.mtp { Basis::Formula } else { Basis::Exact };
-    lines.spread(Part::RecurrentState, state_basis, &state.gpus, state.host);
+    // How much is drafted at once is a setting that a bill does not know.
+    let drafted = if draft.is_some() { Basis::Formula } else { Basis::Exact };
+    lines.spread(Part::RecurrentState, drafted, &state.gpus, state.host);
 
-    let computed = graph::compute(&graph::Load {
+    let load = graph::Load {
         structure,
         settings,
         places: &places,
         sizes: &sizes,
         backend,
         repacks: repacking(backend, profile, &places),
-    });
+        build: profile.build,
+    };
+    let computed = graph::compute(&load, draft.as_ref());
     lines.spread(Part::Compute, computed.basis, &computed.buffers.gpus, computed.buffers.host);
-    lines.add(Pool::Host, Part::Output, Basis::Exact, output(structure, settings, &sizes));
+    lines.add(Pool::Host, Part::Output, drafted, output(structure, settings, &sizes, draft.as_ref()));
 
     if let Some(projector) = projector {
         lines.0.extend(projector.lines(backend, settings.flash_attention));
@@ -169,7 +177,7 @@ pub fn bill(
         },
         overhead,
         profile: profile.name.clone(),
-        assumptions: assumptions(structure, projector, settings, backend, overhead),
+        assumptions: assumptions(structure, projector, settings, backend, profile, overhead),
     }
 }
 
@@ -197,14 +205,18 @@ fn gpu_pool(gpu: usize) -> Pool {
 }
 
 /// Returns the output buffer: a row of logits a slot, and an embedding where asked for
-/// (`output_reserve` in `llama-context.cpp`). It grows when more rows are asked for.
-fn output(structure: &Structure, settings: &Settings, sizes: &Sizes) -> Bytes {
+/// (`output_reserve` in `llama-context.cpp`). It grows when more rows are asked for, as to check drafts.
+/// Those start from the hidden states of the whole batch.
+fn output(structure: &Structure, settings: &Settings, sizes: &Sizes, draft: Option<&Draft>) -> Bytes {
     let dimensions = &structure.dimensions;
     // T5's decoder reads what its encoder put out.
     let embeds = settings.embeddings || structure.architecture == "t5";
     let embedding = if embeds { u64::from(dimensions.embedding_out) } else { 0 };
     let row = Bytes(u64::from(dimensions.vocabulary)).saturating_add(Bytes(embedding)).saturating_mul(4);
-    row.saturating_mul(sizes.slots)
+    let rows = row.saturating_mul(sizes.outputs(drafts(structure, settings)));
+    let Some(draft) = draft else { return rows };
+    let states = Bytes(u64::from(dimensions.embedding_out)).saturating_mul(4).saturating_mul(sizes.batch);
+    rows.saturating_add(states).saturating_add(draft.output(structure))
 }
 
 /// Says what the bill takes for granted.
@@ -213,6 +225,7 @@ fn assumptions(
     projector: Option<&Projector>,
     settings: &Settings,
     backend: Backend,
+    profile: &EngineProfile,
     overhead: Option<Overhead>,
 ) -> Vec<String> {
     let mut assumptions = structure.notes.clone();
@@ -221,8 +234,12 @@ fn assumptions(
         let name = backend.name();
         assumptions.push(format!("{name} takes about {bytes} on each GPU beside the model ({least} to {most} seen)"));
     }
-    if settings.mtp {
-        assumptions.push("multi-token prediction keeps two drafts beside each recurrent state".into());
+    if profile.build < Build::OLDEST {
+        assumptions
+            .push(format!("builds of llama.cpp before {} may reserve some percent more or less", Build::OLDEST.0));
+    }
+    if drafts(structure, settings) != 0 {
+        assumptions.push(format!("multi-token prediction drafts up to {DRAFTS} tokens at once"));
     }
     if settings.cache_type_v.is_quantised() && settings.flash_attention == FlashAttention::Off {
         assumptions.push("a quantised V cache needs flash attention: the engine will refuse this load".into());

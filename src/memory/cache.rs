@@ -2,6 +2,7 @@
 
 use super::architecture;
 use super::buffer::BufferKind;
+use super::draft::drafts;
 use super::hyper::Hyper;
 use super::place::{Device, Places};
 use super::sizes::Sizes;
@@ -30,16 +31,37 @@ impl Spread {
         };
         *sum = sum.saturating_add(bytes);
     }
+
+    /// Adds other bytes, device by device.
+    pub(super) fn add_all(&mut self, other: &Spread) {
+        for (sum, &bytes) in self.gpus.iter_mut().zip(&other.gpus) {
+            *sum = sum.saturating_add(bytes);
+        }
+        self.host = self.host.saturating_add(other.host);
+    }
+
+    /// Grows by one part of so many.
+    pub(super) fn grow_by(&mut self, part: u64) {
+        let grown = |bytes: Bytes| bytes.saturating_add(Bytes(bytes.0 / part.max(1)));
+        for bytes in self.gpus.iter_mut().chain([&mut self.host]) {
+            *bytes = grown(*bytes);
+        }
+    }
+
+    /// Grows to other bytes, device by device.
+    pub(super) fn grow(&mut self, other: &Spread) {
+        for (most, &bytes) in self.gpus.iter_mut().zip(&other.gpus) {
+            *most = bytes.max(*most);
+        }
+        self.host = other.host.max(self.host);
+    }
 }
 
-/// The states that a slot keeps with MTP: two drafts beside the state itself (seen in public logs
-/// of MTP runs).
-const STATES_WITH_MTP: u64 = 3;
-
-/// Returns the states that each slot keeps (`n_rs_seq` and one).
+/// Returns the states that each slot keeps: its own, and one for each drafted token that may have to
+/// be taken back (`n_rs_seq`).
 pub(super) fn snapshots(structure: &Structure, settings: &Settings) -> u64 {
-    let taken_back = settings.mtp && architecture::takes_states_back(&structure.architecture);
-    if taken_back { STATES_WITH_MTP } else { 1 }
+    let taken_back = architecture::takes_states_back(&structure.architecture);
+    if taken_back { 1 + drafts(structure, settings) } else { 1 }
 }
 
 /// Adds up the KV cache: [`block_cache`] over all blocks, each on its block's device unless
@@ -125,8 +147,7 @@ fn block_cache(
     let rows = sizes.cells_of(kind.windowed).saturating_mul(sizes.streams);
     let tensor = |kind: CacheType, width: u64| buffer.cache(kind, width, rows);
     let mut sum = Bytes::ZERO;
-    // The MTP blocks have a context of their own, of the same length.
-    if kind.cached || (kind.mtp && settings.mtp && structure.memory.any) {
+    if kind.cached {
         sum = sum.saturating_add(tensor(settings.cache_type_k, kind.width_k()));
         if !structure.memory.keys_only {
             sum = sum.saturating_add(tensor(settings.cache_type_v, widest.unwrap_or(kind.width_v())));

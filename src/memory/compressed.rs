@@ -5,6 +5,7 @@
 
 use super::Settings;
 use super::buffer::BufferKind;
+use super::cache::snapshots;
 use super::sizes::Sizes;
 use super::structure::{BlockKind, Structure};
 use super::tensor::row_bytes;
@@ -78,6 +79,7 @@ pub(super) fn block_cache(
         let Some([width, rows]) = shape(structure, kind, sizes, part) else { continue };
         let rows = rows.saturating_mul(sizes.slots);
         let bytes = if part.is_state() {
+            let rows = rows.saturating_mul(snapshots(structure, settings));
             buffer.padded(row_bytes(F32, width).saturating_mul(rows)).saturating_mul(2)
         } else {
             buffer.cache(settings.cache_type_k, width, rows)

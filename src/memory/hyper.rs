@@ -67,6 +67,8 @@ hyperparameters! {
     IndexerBlockSize = "attention.indexer.block_size" number,
     IndexerHeads = "attention.indexer.head_count" number,
     IndexerKeyLength = "attention.indexer.key_length" number,
+    IndexerPool = "attention.indexer.kpool" number,
+    IndexerTailLeft = "attention.indexer.kpool_select_tail" denied,
     IndexerTopK = "attention.indexer.top_k" number,
     HiddenActivationGelu = "hidden_activation" gelu,
     InterleaveMoeLayerStep = "interleave_moe_layer_step" number,

@@ -3,8 +3,8 @@
 use super::StructureError;
 use crate::gguf::Metadata;
 
-/// More blocks than any model has; llama.cpp itself stops at 512.
-pub(super) const MOST_BLOCKS: u32 = 4_096;
+/// The most blocks that llama.cpp loads (`LLAMA_MAX_LAYERS`).
+pub(super) const MOST_BLOCKS: u32 = 512;
 
 /// The keys of one architecture.
 pub(super) struct Keys<'a> {

@@ -78,6 +78,15 @@ impl Modality {
         }
     }
 
+    /// Returns what the encoder is called.
+    const fn encoder(self) -> &'static str {
+        match self {
+            Modality::Vision => "vision encoder",
+            Modality::Audio => "audio encoder",
+            Modality::Speech => "speech decoder",
+        }
+    }
+
     /// Returns what its tensors' names begin with.
     pub(super) const fn prefix(self) -> &'static str {
         match self {
@@ -97,11 +106,20 @@ impl Modality {
         header.metadata.bool(flag).unwrap_or(false)
     }
 
-    /// Returns whether a file has such an encoder that is loaded.
-    fn is_in(self, header: &Header) -> bool {
+    /// Returns the encoders of a file that are loaded.
+    fn loaded(header: &Header) -> Vec<Modality> {
         // Gemma 3n's files hold an encoder of sound that llama.cpp does not use yet.
-        let unused = self == Modality::Audio && projector_type(header, Modality::Vision) == Some("gemma3nv");
-        self.is_named(header) && !unused
+        let vision_alone = projector_type(header, Modality::Vision) == Some("gemma3nv");
+        let is_loaded = |modality: &Modality| *modality != Modality::Audio || !vision_alone;
+        let named = Modality::ALL.into_iter().filter(|modality| modality.is_named(header));
+        let named: Vec<Modality> = named.filter(is_loaded).collect();
+        if !named.is_empty() {
+            return named;
+        }
+        // llama.cpp refuses a file that names none; the keys still show what it is for.
+        let has_keys =
+            |modality: &Modality| header.metadata.get(&format!("clip.{}.embedding_length", modality.key())).is_some();
+        Modality::ALL.into_iter().filter(has_keys).collect()
     }
 }
 
@@ -120,64 +138,45 @@ impl Projector {
     /// As [`Projector::from_header`] for an engine that is told how large images may be.
     pub fn with_limits(header: &Header, limits: ImageLimits) -> Result<Projector, StructureError> {
         let structure = read::structure(header)?;
-        let present: Vec<Modality> = Modality::ALL.into_iter().filter(|modality| modality.is_in(header)).collect();
+        let mut loaded = Modality::loaded(header);
         let tensors: Tensors = header.tensors.iter().map(|tensor| (&*tensor.name, tensor)).collect();
         let mut projector = Projector {
             projector_type: Modality::ALL.into_iter().find_map(|modality| stated_type(header, modality)),
-            weights: present.iter().map(|&modality| weights(header, modality, &present)).sum(),
+            weights: loaded.iter().map(|&modality| weights(header, modality, &loaded)).sum(),
             buffers: Vec::new(),
             basis: Basis::Exact,
             notes: structure.notes,
         };
-        if present.is_empty() {
+        if loaded.is_empty() {
+            // Nothing says what it is for; most are for images.
             projector.weights = header.tensors.iter().map(|tensor| tensor.bytes).sum();
-            projector.basis = Basis::Guess;
-            projector.notes.push("the projector says of no encoder that it has it: its buffer is not known".into());
+            loaded.push(Modality::Vision);
         }
-        for modality in present {
-            match modality {
-                Modality::Vision | Modality::Audio => {
-                    let encoder = Encoder::new(header, &tensors, modality, limits);
-                    projector.add(encoder.as_ref(), modality, header);
-                }
-                // Reserved when the first sound is made, so no part of a load.
-                Modality::Speech => {
-                    projector.notes.push("the buffer for making sound is taken when it is first used".into());
-                }
+        for modality in loaded {
+            if modality == Modality::Speech {
+                projector.notes.push("the buffer for making sound is taken when it is first used".into());
+                continue;
+            }
+            let encoder = Encoder::new(header, &tensors, modality, limits);
+            if let Some((encoder, buffers)) = encoder.and_then(|encoder| Some((encoder, built(&encoder)?))) {
+                projector.add(&buffers);
+                projector.notes.push(reserved_for(&encoder));
+            } else {
+                projector.basis = Basis::Guess;
+                projector.add(&guessed(header, modality));
+                projector.notes.push(format!(
+                    "the buffer of the projector's {} is a guess: its type is not known well enough",
+                    modality.encoder()
+                ));
             }
         }
         Ok(projector)
     }
 
-    /// Adds the buffers of an encoder.
-    fn add(&mut self, encoder: Option<&Encoder>, modality: Modality, header: &Header) {
-        let reserved = encoder.map(|encoder| match modality {
-            Modality::Vision => {
-                format!("an image of {} by {} pixels", encoder.sizes.width, encoder.sizes.height)
-            }
-            Modality::Audio | Modality::Speech => "30 s of sound".to_owned(),
-        });
-        let built = encoder.and_then(built);
-        let buffers = built.unwrap_or_else(|| {
-            self.basis = Basis::Guess;
-            let bytes = guess(header, modality);
-            every_setting()
-                .map(|(backend, flash_attention)| ProjectorBuffers {
-                    backend,
-                    flash_attention,
-                    device: bytes,
-                    host: Bytes::ZERO,
-                })
-                .collect()
-        });
-        self.notes.push(match (reserved, self.basis) {
-            (Some(reserved), Basis::Exact) => {
-                format!("the projector's buffer is for {reserved}, as the engine reserves it; larger ones make it grow")
-            }
-            _ => "the projector's buffer is a guess: its type is not known well enough".into(),
-        });
+    /// Adds the buffers of an encoder, which stay beside those of the others.
+    fn add(&mut self, buffers: &[ProjectorBuffers]) {
         if self.buffers.is_empty() {
-            self.buffers = buffers;
+            self.buffers = buffers.to_vec();
             return;
         }
         for (sum, more) in self.buffers.iter_mut().zip(buffers) {
@@ -242,21 +241,41 @@ fn built(encoder: &Encoder) -> Option<Vec<ProjectorBuffers>> {
     Some(buffers.collect())
 }
 
+/// Says what the buffers of an encoder are for.
+fn reserved_for(encoder: &Encoder) -> String {
+    let Sizes { width, height, .. } = encoder.sizes;
+    let what = match encoder.modality {
+        Modality::Vision => format!("an image of {width} by {height} pixels"),
+        Modality::Audio | Modality::Speech => "30 s of sound".to_owned(),
+    };
+    format!("the projector's buffer is for {what}, as the engine reserves it; it grows with larger ones")
+}
+
 fn stated_type(header: &Header, modality: Modality) -> Option<String> {
     let own = format!("clip.{}.projector_type", modality.key());
     ["clip.projector_type", own.as_str()].into_iter().find_map(|key| header.metadata.text(key)).map(str::to_owned)
 }
 
 /// Returns the bytes of the weights that an encoder loads (`load_tensors` in `clip.cpp`).
-fn weights(header: &Header, modality: Modality, present: &[Modality]) -> Bytes {
-    let alone = present.len() == 1;
-    let is_unused = |name: &str| Modality::ALL.into_iter().any(|other| belongs(name, other) && other.is_named(header));
+fn weights(header: &Header, modality: Modality, loaded: &[Modality]) -> Bytes {
+    let is_alone = loaded.len() == 1;
+    let kind = projector_type(header, modality).unwrap_or_default();
     let blocks = header.metadata.unsigned(&format!("clip.{}.block_count", modality.key())).unwrap_or(0);
     let loads = |tensor: &&Tensor| {
         let name = &*tensor.name;
-        !is_read_only_once(name) && (belongs(name, modality) || (alone && !is_unused(name)) || is_for_all(name, blocks))
+        let own = owner(name) == modality || (is_alone && !owner(name).is_named(header));
+        !is_read_only_once(name) && (own || is_for_all(name, blocks) || borrows(kind, name))
     };
     header.tensors.iter().filter(loads).map(|tensor| tensor.bytes).sum()
+}
+
+/// Returns whether an encoder of sound loads a tensor that is named as one of images are.
+fn borrows(kind: &str, name: &str) -> bool {
+    match kind {
+        "parakeet" => name.starts_with("mm.model.mlp."),
+        "glma" => matches!(name, "v.boi" | "v.eoi"),
+        _ => false,
+    }
 }
 
 /// Returns whether a tensor holds numbers that are read while the file is loaded and then let go:
@@ -277,28 +296,45 @@ fn is_for_all(name: &str, blocks: u64) -> bool {
         || deep.is_some_and(|block| block < blocks)
 }
 
-/// Returns whether a tensor is of a modality, in a file that has several.
-fn belongs(name: &str, modality: Modality) -> bool {
-    let owner = if name.starts_with("a.gen.") {
+/// Returns which encoder a tensor is of, as its name has it.
+fn owner(name: &str) -> Modality {
+    if name.starts_with("a.gen.") {
         Modality::Speech
     } else if name.starts_with("a.") || name.starts_with("mm.a.") {
         Modality::Audio
     } else {
         Modality::Vision
-    };
-    owner == modality
+    }
 }
 
-/// Returns a guess at the buffer of an encoder whose graph is not known: one block's hidden layer
-/// (gate, up and their product where there is a gate) and six activations, in f32, for the patches
-/// of its image or 30 s of sound. Known encoders need between half of it and all of it with flash
-/// attention.
-fn guess(header: &Header, modality: Modality) -> Bytes {
+/// Patches of the largest image that is reserved for where any size of image is taken: 46 by 46
+/// tokens of 2 by 2 patches, as Qwen's, GLM's and others have it.
+const USUAL_PATCHES: u64 = 92 * 92;
+
+/// As many patches as there may be; every encoder known has fewer.
+const MOST_PATCHES: u64 = 128 * 128;
+
+/// Returns a guess at the buffers of an encoder whose graph is not known, on the high side of those
+/// that are: twice a block's hidden layer (gate, up and their product where there is a gate) and six
+/// activations, in f32, for each patch; without flash attention the products of all queries and keys
+/// as well. Sound often begins with convolutions, which take up to five times as much.
+fn guessed(header: &Header, modality: Modality) -> Vec<ProjectorBuffers> {
     let number = |key: &str| header.metadata.unsigned(&format!("clip.{}.{key}", modality.key())).unwrap_or(0);
     let side = number("image_size").checked_div(number("patch_size")).unwrap_or(0);
-    let patches = if modality == Modality::Vision { side.saturating_mul(side).min(16_384) } else { 3_000 };
-    let gated = header.tensors.iter().any(|tensor| tensor.name.contains(".ffn_gate."));
-    let hidden = number("feed_forward_length").saturating_mul(if gated { 3 } else { 1 });
+    let (positions, factor) = match modality {
+        Modality::Vision => (side.saturating_mul(side).clamp(USUAL_PATCHES, MOST_PATCHES), 2),
+        Modality::Audio | Modality::Speech => (image::FRAMES, 5),
+    };
+    let is_gated = header.tensors.iter().any(|tensor| tensor.name.contains(".ffn_gate."));
+    let hidden = number("feed_forward_length").saturating_mul(if is_gated { 3 } else { 1 });
     let width = hidden.saturating_add(number("embedding_length").saturating_mul(6));
-    Bytes(patches).saturating_mul(width).saturating_mul(4)
+    let block = Bytes(positions).saturating_mul(width).saturating_mul(4 * factor);
+    let products =
+        Bytes(positions).saturating_mul(positions).saturating_mul(number("attention.head_count")).saturating_mul(4);
+    let buffers = every_setting().map(|(backend, flash_attention)| {
+        let products = if flash_attention == FlashAttention::Off { products } else { Bytes::ZERO };
+        let device = block.saturating_add(products);
+        ProjectorBuffers { backend, flash_attention, device, host: Bytes::ZERO }
+    });
+    buffers.collect()
 }

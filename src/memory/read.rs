@@ -53,8 +53,10 @@ pub(super) fn structure(header: &Header) -> Result<Structure, StructureError> {
         keys.floats(key).is_some_and(|limits| limits.get(block).or(limits.last()).is_some_and(|&limit| limit > 1e-6))
     };
     let stacked = architecture::stacked(&facts);
-    // Without limits of their own, DeepSeek V4's shared experts take those of the others.
-    let own = !matches!(architecture, "deepseek4" | "dflash") || keys.floats("swiglu_clamp_shexp").is_some();
+    // Without limits of their own, the shared experts of DeepSeek V4 and GLM 5 Next take those of the
+    // others.
+    let own =
+        !matches!(architecture, "deepseek4" | "dflash" | "glm5-next") || keys.floats("swiglu_clamp_shexp").is_some();
     let shared_limits = if own { "swiglu_clamp_shexp" } else { "swiglu_clamp_exp" };
     let each = (0..count).map(|block| {
         let windowed = windows.blocks[block];
@@ -320,6 +322,8 @@ fn dimensions(
         embedding_out: match architecture {
             _ if decides => 3,
             "wavtokenizer-dec" => keys.number("embedding_length").unwrap_or(embedding),
+            // All residual streams.
+            "deepseek4" | "qwen4exp" => keys.number("hyper_connection.count").unwrap_or(1).saturating_mul(embedding),
             _ => keys.number("embedding_length_out").unwrap_or(embedding),
         },
         vocabulary: tokens

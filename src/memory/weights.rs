@@ -2,6 +2,7 @@
 
 use super::architecture;
 use super::buffer::BufferKind;
+use super::draft::drafts;
 use super::graph;
 use super::place::{Device, Places};
 use super::structure::{BlockKind, Structure};
@@ -50,17 +51,15 @@ pub(super) fn weights(
     let buffer = BufferKind::of(backend);
     let cpu = repacking(backend, profile, places);
     let usable = |tensor: &TensorShape| graph::is_usable(structure, backend, tensor);
-    let bytes = |layout: &Vec<TensorShape>| layout_bytes(layout, buffer, cpu, usable);
+    let bytes = |layout: &Vec<TensorShape>| layout_bytes(layout.iter(), buffer, cpu, usable);
     let layouts: Vec<LayoutBytes> = structure.layouts.iter().map(bytes).collect();
-    let remainder = |kind: &BlockKind| {
-        let is_loaded = |tensor: &&TensorShape| architecture::is_always_loaded(&structure.architecture, tensor);
-        let layout: Vec<TensorShape> = structure.layout(kind).iter().filter(is_loaded).copied().collect();
-        layout_bytes(&layout, buffer, cpu, usable)
-    };
+    let drafts = drafts(structure, settings) != 0;
     let mut sum = Weights { gpus: vec![Bytes::ZERO; places.gpus()], ..Weights::default() };
     for (block, kind) in (0u32..).zip(structure.block_kinds()) {
-        let bytes = if kind.mtp && !settings.mtp {
-            remainder(kind)
+        let bytes = if kind.mtp && !drafts {
+            let loaded =
+                |tensor: &&TensorShape| architecture::loads_anyway(&structure.architecture, tensor.role, tensor.suffix);
+            layout_bytes(structure.layout(kind).iter().filter(loaded), buffer, cpu, usable)
         } else {
             layouts.get(usize::from(kind.layout)).copied().unwrap_or_default()
         };
@@ -122,9 +121,11 @@ impl Weights {
             Home::Output => self.add_tensor(places.output(), tensor, buffer, cpu),
             Home::EveryBlock => {
                 let mut copied = (vec![false; places.gpus()], false);
+                let drafts = drafts(structure, settings) != 0
+                    || architecture::loads_anyway(&structure.architecture, tensor.role, tensor.suffix);
                 for (block, kind) in (0u32..).zip(structure.block_kinds()) {
                     let borrows = architecture::lender(structure, block) != block;
-                    if borrows || !uses_rope_factors(structure, kind) || (kind.mtp && !settings.mtp) {
+                    if borrows || !uses_rope_factors(structure, kind) || (kind.mtp && !drafts) {
                         continue;
                     }
                     let place = places.layer(block);
@@ -186,8 +187,8 @@ pub(super) fn repacking(backend: Backend, profile: &EngineProfile, places: &Plac
     }
 }
 
-fn layout_bytes(
-    layout: &[TensorShape],
+fn layout_bytes<'a>(
+    layout: impl Iterator<Item = &'a TensorShape>,
     buffer: BufferKind,
     cpu: Option<Cpu>,
     usable: impl Fn(&TensorShape) -> bool,

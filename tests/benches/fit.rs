@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use fitwatch::fit::{GpuSupply, Plan, Supply, advice, judge, largest_context};
-use fitwatch::memory::{Backend, EngineProfile, Settings, Structure};
+use fitwatch::memory::{Backend, EngineProfile, Settings};
 use fitwatch::units::Bytes;
+
+#[path = "../memory/truth.rs"]
+#[allow(clippy::unwrap_used, reason = "a broken sample ends the benchmark")]
+mod truth;
 
 const GB: u64 = 1_000_000_000;
 
@@ -42,10 +46,7 @@ fn verdicts(criterion: &mut Criterion) {
 }
 
 fn plan(name: &str) -> Plan {
-    let rows = include_str!("../fixtures/truth/structures.jsonl").lines();
-    let mut rows = rows.filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let mut row = rows.find(|row| row["name"] == name).expect("a model of the sample");
-    let structure: Structure = serde_json::from_value(row["structure"].take()).expect("a structure");
+    let structure = truth::structure(name);
     let settings = Settings { context: 32_768, ..Settings::default() };
     Plan::new(Arc::new(structure), None, settings, Arc::new(EngineProfile::server()))
 }

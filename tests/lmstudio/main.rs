@@ -15,7 +15,7 @@ use fitwatch::lmstudio::{
     settings_for,
 };
 use fitwatch::memory::{
-    CacheType, Dimensions, FlashAttention, GpuLayers, Hyperparameters, Kind, Memory, Settings, Structure,
+    Build, CacheType, Dimensions, FlashAttention, GpuLayers, Hyperparameters, Kind, Memory, Settings, Structure,
 };
 use fitwatch::units::Bytes;
 use serde_json::{Value, json};

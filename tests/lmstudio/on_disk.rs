@@ -46,6 +46,20 @@ fn the_models_folder_is_where_the_settings_say() {
 }
 
 #[test]
+fn the_build_of_llama_cpp_is_read_from_the_selected_runtime() {
+    let user = User::new();
+    let runtime = "llama.cpp-linux-x86_64-nvidia-cuda12-avx2";
+    let selected = json!([{ "model_format": "gguf", "name": runtime, "version": "2.31.0" }]);
+    user.write(".lmstudio/.internal/backend-preferences-v1.json", &selected.to_string());
+    assert_eq!(user.read().build, None);
+    let notes = json!([{ "version": "2.31.0", "releaseNotes": "- llama.cpp release b9849 (commit 0123abc)" }]);
+    let display = json!([["en", { "displayName": "CUDA 12 llama.cpp", "releaseNotes": notes }]]);
+    let folder = format!(".lmstudio/extensions/backends/{runtime}-2.31.0");
+    user.write(&format!("{folder}/display-data.json"), &display.to_string());
+    assert_eq!(user.read().build, Some(Build(9_849)));
+}
+
+#[test]
 fn extra_folders_and_bundled_models_come_after_and_each_folder_once() {
     let user = User::new();
     fs::create_dir_all(user.path("llm")).unwrap();

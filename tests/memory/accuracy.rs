@@ -9,7 +9,7 @@ use fitwatch::memory::{BlockKind, GpuLayers, Structure};
 use super::truth::{Case, PARTS, cases, headers};
 
 /// Architectures that are billed by what their tensors show, not yet by their own graph.
-const NOT_EXACT: [&str; 1] = ["glm5-next"];
+const NOT_EXACT: [&str; 0] = [];
 
 /// The README, whose table is between the two lines.
 const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
@@ -53,6 +53,7 @@ fn accuracy_table() {
 }
 
 /// A case with what llama.cpp allocated and what is billed, by device and part.
+#[expect(clippy::struct_field_names, reason = "what is billed, beside the truth")]
 struct Billed {
     case: Case,
     architecture: String,

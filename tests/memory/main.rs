@@ -15,6 +15,10 @@ use proptest::prelude::*;
 use truth::{structure, structures};
 
 mod accuracy;
+mod builds;
+mod mutations;
+mod projectors;
+mod properties;
 mod truth;
 
 fn sum(bill: &Bill, pool: Pool, parts: &[Part]) -> u64 {
@@ -23,7 +27,8 @@ fn sum(bill: &Bill, pool: Pool, parts: &[Part]) -> u64 {
 }
 
 #[test]
-fn a_structure_stays_below_four_kilobytes() {
+fn nearly_every_structure_stays_below_four_kilobytes_and_none_takes_eight() {
+    let mut sizes: Vec<(usize, String)> = Vec::new();
     for (name, structure) in structures() {
         let tensors = structure.globals.len() + structure.layouts.iter().map(Vec::len).sum::<usize>();
         let bytes = size_of::<Structure>()
@@ -31,8 +36,13 @@ fn a_structure_stays_below_four_kilobytes() {
             + structure.layouts.len() * size_of::<Vec<u8>>()
             + structure.kinds.len() * size_of::<fitwatch::memory::BlockKind>()
             + structure.pattern.len() * 2;
-        assert!(bytes <= 4_096, "{name} takes {bytes} bytes");
+        sizes.push((bytes, name));
     }
+    sizes.sort();
+    let (largest, large) = (sizes.last().unwrap(), sizes.iter().filter(|(bytes, _)| *bytes > 4_096).count());
+    assert!(largest.0 < 8_192, "{} takes {} bytes", largest.1, largest.0);
+    // Some rare architectures have blocks of many kinds.
+    assert!(large * 20 <= sizes.len(), "{large} of {}: {sizes:?}", sizes.len());
 }
 
 fn one_gpu() -> Devices {
@@ -172,11 +182,12 @@ fn mtp_blocks_cost_nothing_until_asked_for() {
         ("embedding_length", Value::Unsigned(64)),
         ("attention.head_count", Value::Unsigned(4)),
     ];
-    let tensors = [("blk.0.attn_k.weight", [64, 64, 1, 1]), ("blk.1.attn_k.weight", [64, 64, 1, 1])];
+    let eh_proj = ("blk.1.nextn.eh_proj.weight", [128, 64, 1, 1]);
+    let tensors = [("blk.0.attn_k.weight", [64, 64, 1, 1]), ("blk.1.attn_k.weight", [64, 64, 1, 1]), eh_proj];
     let structure = Structure::from_header(&header("glm4moe", &keys, &tensors)).unwrap();
     let one = plain(&structure, &Settings::default(), &Devices::none());
     let both = plain(&structure, &Settings { mtp: true, ..Settings::default() }, &Devices::none());
-    assert_eq!((one.part(Part::Weights), both.part(Part::Weights)), (Bytes(64 * 64 * 4), Bytes(2 * 64 * 64 * 4)));
+    assert_eq!((one.part(Part::Weights), both.part(Part::Weights)), (Bytes(64 * 64 * 4), Bytes(4 * 64 * 64 * 4)));
     assert_eq!(both.part(Part::KvCache).0, 2 * one.part(Part::KvCache).0);
     assert_eq!(structure.layers(), 3, "layers count the MTP block");
 }
@@ -286,7 +297,7 @@ fn numbers() -> impl Strategy<Value = Value> {
 }
 
 prop_compose! {
-    fn headers(sizes: bool)(
+    fn headers()(
         architecture in prop::sample::select(ARCHITECTURES),
         blocks in 1u64..6,
         embedding in 1u64..2_000,
@@ -305,7 +316,7 @@ prop_compose! {
             .map(|(name, kind, dims)| Tensor {
                 name: name.into(),
                 kind: TensorType(kind),
-                dims: if sizes { dims.map(|dim| dim % 4_096 + 1) } else { dims },
+                dims,
                 offset: dims[0],
                 bytes: Bytes::ZERO,
             })
@@ -363,7 +374,7 @@ proptest! {
 
     #[test]
     fn no_header_and_no_setting_makes_the_bill_panic(
-        header in headers(false), settings in loads(), devices in backends(),
+        header in headers(), settings in loads(), devices in backends(),
     ) {
         let _ = Projector::from_header(&header);
         if let Ok(structure) = Structure::from_header(&header) {
@@ -375,55 +386,6 @@ proptest! {
             keys.dedup();
             prop_assert_eq!(keys.len(), bill.lines.len(), "one line for each pool, part and basis");
             prop_assert!(bill.placement.by_gpu.iter().sum::<u32>() == bill.placement.gpu_layers);
-        }
-    }
-
-    #[test]
-    fn more_never_costs_less(
-        header in headers(true), settings in loads(), devices in backends(), more in 1u32..5_000,
-    ) {
-        let Ok(structure) = Structure::from_header(&header) else { return Ok(()) };
-        let total = |settings: &Settings| plain(&structure, settings, &devices).total();
-        let settings = Settings { ubatch: settings.ubatch.max(32), batch: settings.batch.max(32), ..settings };
-        let base = total(&settings);
-        if settings.context != 0 {
-            let longer = Settings { context: settings.context.saturating_add(more), ..settings.clone() };
-            prop_assert!(total(&longer) >= base, "a longer context");
-        }
-        let batch = Settings { batch: settings.batch.saturating_add(more), ..settings.clone() };
-        prop_assert!(total(&batch) >= base, "a larger batch");
-        let ubatch = Settings { ubatch: settings.ubatch.saturating_add(more), ..settings.clone() };
-        prop_assert!(total(&ubatch) >= base, "a larger micro-batch");
-        if settings.unified_kv {
-            let slots = Settings { parallel: settings.parallel.saturating_add(more), ..settings.clone() };
-            prop_assert!(total(&slots) >= base, "more slots");
-        }
-        // Quantised caches need a copy in f16, so totals are compared among their like.
-        for (wide, narrow) in [(CacheType::F32, CacheType::F16), (CacheType::Q8_0, CacheType::Q4_0)] {
-            let with = |kind: CacheType| Settings { cache_type_k: kind, cache_type_v: kind, ..settings.clone() };
-            prop_assert!(total(&with(wide)) >= total(&with(narrow)), "{wide:?} and {narrow:?}");
-        }
-    }
-
-    #[test]
-    fn layers_moved_to_the_gpu_move_their_bytes(
-        header in headers(true), settings in loads(), layers in 0u32..7,
-    ) {
-        let Ok(structure) = Structure::from_header(&header) else { return Ok(()) };
-        let with = |count: u32| {
-            let settings = Settings { gpu_layers: GpuLayers::Count(count), ..settings.clone() };
-            plain(&structure, &settings, &gpus(Backend::Cuda, 2))
-        };
-        let (fewer, more) = (with(layers), with(layers + 1));
-        let weights = |bill: &Bill, host: bool| -> Bytes {
-            let lines = bill.lines.iter().filter(|line| line.part == Part::Weights && (line.pool == Pool::Host) == host);
-            lines.map(|line| line.bytes).sum()
-        };
-        prop_assert!(weights(&more, false) >= weights(&fewer, false));
-        prop_assert!(weights(&more, true) <= weights(&fewer, true));
-        if settings.offload_kv {
-            let cache = |bill: &Bill| sum(bill, Pool::Host, &[Part::KvCache, Part::RecurrentState]);
-            prop_assert!(cache(&more) <= cache(&fewer));
         }
     }
 }

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use fitwatch::gguf::{Header, Metadata, Tensor, TensorType, Value};
 use fitwatch::memory::{
-    Backend, Bill, CacheType, Devices, EngineProfile, FlashAttention, Gpu, GpuLayers, ImageLimits, Kind, LogitRows,
-    Part, Pool, Projector, Settings, Structure, bill,
+    Backend, Bill, Build, CacheType, Devices, Engine, EngineProfile, FlashAttention, Gpu, GpuLayers, ImageLimits, Kind,
+    LogitRows, Part, Pool, Projector, Settings, Structure, bill,
 };
 use fitwatch::units::Bytes;
 use serde::Deserialize;
@@ -42,6 +42,7 @@ pub(crate) fn cases() -> Vec<Case> {
 
 /// A header as `sample.py` writes it.
 #[derive(Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the keys of the sample")]
 struct File {
     name: String,
     architecture: String,
@@ -223,6 +224,8 @@ impl Case {
     pub(crate) fn profile(&self) -> EngineProfile {
         EngineProfile {
             name: "case".into(),
+            engine: Engine::Library,
+            build: Build::NEWEST,
             logit_rows: LogitRows::Count(self.n_outputs_max),
             cpu_repack: self.cpu_repack,
         }

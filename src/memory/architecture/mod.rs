@@ -8,19 +8,19 @@
 //! To add an architecture: find its `load_arch_hparams`, add its name to [`mod@names`], and a row to
 //! the table whose rule it needs.
 
+mod drafts;
 mod graph;
 mod memory;
-mod mtp;
 mod names;
 mod windows;
 
+pub(super) use drafts::{drafts_itself, loads_anyway};
 pub(super) use graph::{
     applies_scale, caps_attention, fuses_limits, goes_by_number, has_alibi, has_sections, has_separate_batches,
     is_looped, leaves_unturned, lender, put_out, scales_embeddings, scales_logits, scales_residuals, scans_states,
     stacked, takes_states_back,
 };
 pub(super) use memory::remembered;
-pub(super) use mtp::is_always_loaded;
 pub(super) use names::{has_encoder, has_output_layer, is_drafter, is_encoder};
 pub(super) use windows::windows;
 

@@ -63,7 +63,7 @@ pub(super) struct Room {
 }
 
 /// Finds room for a graph.
-pub(super) fn allocate(graph: &Graph, scheduled: &Scheduled, backends: &Backends) -> Room {
+pub(super) fn allocate(graph: &Graph, scheduled: &Scheduled, backends: Backends) -> Room {
     let mut walk = Walk {
         graph,
         backends,
@@ -77,7 +77,7 @@ pub(super) fn allocate(graph: &Graph, scheduled: &Scheduled, backends: &Backends
 
 struct Walk<'a> {
     graph: &'a Graph,
-    backends: &'a Backends,
+    backends: Backends,
     buffers: Vec<Buffer>,
     states: Vec<State>,
     /// The tensors that hold room, in no order.
@@ -135,7 +135,7 @@ impl Walk<'_> {
     /// Makes room for a tensor (`ggml_gallocr_allocate_node`).
     fn make_room(&mut self, id: Id, backend: u8) {
         let tensor = self.graph.get(id);
-        if tensor.op.is_inplace() {
+        if self.backends.is_inplace(tensor.op) {
             for &source in tensor.sources() {
                 if self.takes_over(id, tensor, source) {
                     return;

@@ -3,6 +3,7 @@
 
 use super::model::{Builder, Cache};
 use super::tensor::{F16, F32, FusedOp, I64, Id, Op, Tensor, row_bytes};
+use crate::memory::Change;
 use crate::memory::hyper::Hyper;
 use crate::memory::tensor::{Role, Suffix};
 
@@ -122,7 +123,16 @@ impl Builder<'_> {
     pub(super) fn mask(&mut self, cells: u64, flash: bool) -> Id {
         let streams = self.plan.sizes.streams.min(self.slots()).max(1);
         let tokens = self.tokens() / streams;
-        self.input(if flash { F16 } else { F32 }, [cells, tokens, 1, streams])
+        self.mask_of([cells, tokens, 1, streams], flash)
+    }
+
+    /// Returns a mask of a shape, in the precision that it is read in.
+    pub(super) fn mask_of(&mut self, shape: [u64; 4], flash: bool) -> Id {
+        if flash && !self.plan.build.has(Change::HalfMask) {
+            let mask = self.input(F32, shape);
+            return self.cast(mask, F16);
+        }
+        self.input(if flash { F16 } else { F32 }, shape)
     }
 
     /// Returns the rotations that quantised caches are stored under: K's as large as the largest
@@ -141,8 +151,9 @@ impl Builder<'_> {
         let (head_k, head_v) = (common(|kind| kind.head_k), common(|kind| kind.head_v));
         let first = structure.block_kinds().next().copied().unwrap_or_default();
         let settings = self.plan.settings;
+        let rotates = self.plan.build.has(Change::Rotations);
         let mut rotation = |quantised: bool, head: u64, first: u32, size: u64| {
-            let rotates = quantised && head > 0 && first.is_multiple_of(64);
+            let rotates = rotates && quantised && head > 0 && first.is_multiple_of(64);
             if rotates { self.input(F32, [size, size, 1, 1]) } else { Id::NONE }
         };
         let mut size = 64;
@@ -156,10 +167,10 @@ impl Builder<'_> {
 
     /// Returns the inputs of attention over the micro-batch alone (`build_attn_inp_no_cache`).
     pub(super) fn batch_input(&mut self) -> AttentionInput {
-        let (tokens, kind) = (self.tokens(), if self.flash() { F16 } else { F32 });
-        let full = self.input(kind, [tokens, tokens, 1, 1]);
+        let (tokens, flash) = (self.tokens(), self.flash());
+        let full = self.mask_of([tokens, tokens, 1, 1], flash);
         let windowed =
-            if self.plan.structure.memory.windowed { self.input(kind, [tokens, tokens, 1, 1]) } else { Id::NONE };
+            if self.plan.structure.memory.windowed { self.mask_of([tokens, tokens, 1, 1], flash) } else { Id::NONE };
         AttentionInput::Batch { full, windowed }
     }
 

@@ -45,6 +45,7 @@ pub(super) fn supports(graph: &Graph, id: Id) -> bool {
         Op::GroupNorm => a.is_contiguous(),
         Op::Roll => a.kind == F32 && a.is_contiguous(),
         Op::Im2col | Op::Conv2d => a.is_contiguous() && b.is_contiguous(),
+        Op::Conv2dDw => matches!(a.kind, F32 | F16) && b.kind == F32,
         Op::SsmConv => a.ne[1].is_multiple_of(128),
         Op::SsmScan => scans(graph, tensor),
         Op::LightningIndexer => indexes(a, b),
@@ -233,4 +234,73 @@ pub(super) fn bytes_with_halves(graph: &Graph, id: Id) -> u64 {
         end = copied(end, v);
     }
     end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A flash attention of `tokens` queries over 1,024 cells.
+    fn attention(heads: [u64; 2], widths: [u64; 2], kinds: [TensorType; 2], tokens: u64) -> (Graph, Id) {
+        let mut graph = Graph::default();
+        let q = graph.constant(F32, [widths[0], tokens, heads[0], 1]);
+        let k = graph.constant(kinds[0], [widths[0], 1024, heads[1], 1]);
+        let v = graph.constant(kinds[1], [widths[1], 1024, heads[1], 1]);
+        let mask = graph.constant(F16, [1024, tokens, 1, 1]);
+        let id = graph.flash_attn(q, k, v, mask, Id::NONE);
+        (graph, id)
+    }
+
+    #[test]
+    fn only_some_heads_have_a_kernel() {
+        let kernel = |heads, widths| {
+            let (graph, id) = attention(heads, widths, [F16; 2], 512);
+            flash_attention(&graph, id)
+        };
+        assert_eq!(kernel([32, 8], [128, 128]), Some(Kernel::Halves));
+        assert_eq!(kernel([32, 8], [128, 64]), None);
+        assert_eq!(kernel([32, 8], [160, 160]), None);
+        assert_eq!(kernel([32, 4], [192, 128]), Some(Kernel::Halves));
+        assert_eq!(kernel([32, 8], [192, 128]), None, "such heads share keys by eights");
+        assert_eq!(kernel([16, 1], [576, 512]), Some(Kernel::Halves));
+        assert_eq!(kernel([1, 1], [512, 512]), None, "such heads have to share keys");
+    }
+
+    #[test]
+    fn quantised_keys_and_values_are_copied_for_more_than_two_tokens() {
+        let copies = |kinds, tokens| {
+            let (graph, id) = attention([32, 8], [128, 128], kinds, tokens);
+            flash_attention_bytes(&graph, id) - graph.get(id).bytes()
+        };
+        let halves = 128 * 1024 * 8 * 2;
+        assert_eq!(copies([F16; 2], 512), 0);
+        assert_eq!(copies([Q8_0; 2], 512), 2 * halves);
+        assert_eq!(copies([F16, Q8_0], 512), halves);
+        assert_eq!(copies([Q8_0; 2], 2), 0);
+        assert_eq!(copies([Q8_0, Q4_0], 2), 2 * halves, "no vector kernel takes this pair");
+    }
+
+    #[test]
+    fn values_that_are_a_view_of_the_keys_share_their_copy() {
+        let (mut graph, apart) = attention([16, 1], [576, 512], [Q8_0; 2], 512);
+        let [q, k, _, mask, ..] = graph.get(apart).sources;
+        let Tensor { ne, nb, .. } = *graph.get(k);
+        let v = graph.view(k, [512, ne[1], ne[2], ne[3]], [nb[1], nb[2], nb[3]], 0);
+        let id = graph.flash_attn(q, k, v, mask, Id::NONE);
+        assert_eq!(flash_attention_bytes(&graph, id) - graph.get(id).bytes(), 576 * 1024 * 2);
+    }
+
+    #[test]
+    fn rows_of_small_blocks_are_looked_up_by_whole_super_blocks() {
+        let mut graph = Graph::default();
+        let mut looks_up = |kind, width| {
+            let table = graph.constant(kind, [width, 10, 1, 1]);
+            let ids = graph.constant(I32, [4, 1, 1, 1]);
+            let rows = graph.get_rows(table, ids);
+            supports(&graph, rows)
+        };
+        assert!(looks_up(MXFP4, 512));
+        assert!(!looks_up(MXFP4, 96));
+        assert!(!looks_up(NVFP4, 512));
+    }
 }

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::tensor::{F32, Graph, Home, Id, Op, Tensor};
+use crate::memory::{Build, Change};
 
 /// A tensor that must not be given back before another is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,15 +18,19 @@ pub(super) struct Kept {
 }
 
 /// Looks at the nodes of a split: may change their order, and adds what has to be kept.
-pub(super) fn optimise(graph: &mut Graph, split: Range<usize>, kept: &mut Vec<Kept>) {
-    join_shared_experts(graph, split.clone(), kept);
+pub(super) fn optimise(graph: &mut Graph, split: Range<usize>, kept: &mut Vec<Kept>, build: Build) {
+    if build.has(Change::JoinedExperts) {
+        join_shared_experts(graph, split.clone(), kept);
+    }
     let nodes = graph.nodes.get(split.clone()).unwrap_or_default();
     let mut at = 0;
     while let Some(&first) = nodes.get(at) {
         let rest = Rest { graph, nodes: &nodes[at..] };
         at += match graph.get(first).op {
-            Op::Mul => weighted_sum(rest, split.start + at, kept),
-            Op::SoftMax | Op::Sigmoid | Op::Softplus => router(rest, split.start + at, kept),
+            Op::Mul if build.has(Change::KeptExperts) => weighted_sum(rest, split.start + at, kept),
+            Op::SoftMax | Op::Sigmoid | Op::Softplus if build.has(Change::KeptRouters) => {
+                router(rest, split.start + at, kept)
+            }
             _ => 1,
         };
     }
@@ -304,5 +309,102 @@ impl<'a> Rest<'a> {
             return None;
         }
         if matches(a, b) { Some((a, b)) } else { matches(b, a).then_some((b, a)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ops::Glu;
+    use super::super::tensor::{BackendId, I32};
+    use super::*;
+    use crate::gguf::TensorType;
+
+    /// A network of 64 experts, 4 of them chosen, over 8 tokens; with a shared expert if asked for.
+    /// Returns the graph, the chosen experts' weights, their results and the sum.
+    fn experts(shares: bool) -> (Graph, [Id; 3]) {
+        let mut graph = Graph::default();
+        let weight = |graph: &mut Graph, ne| {
+            let id = graph.constant(TensorType(8), ne);
+            graph.get_mut(id).home = Home::Weights(BackendId(0));
+            id
+        };
+        let [gate, up] = [[256, 128, 64, 1]; 2].map(|ne| weight(&mut graph, ne));
+        let down = weight(&mut graph, [128, 256, 64, 1]);
+        let [shared_gate, shared_up] = [[256, 128, 1, 1]; 2].map(|ne| weight(&mut graph, ne));
+        let x = graph.constant(F32, [256, 8, 1, 1]);
+        let logits = graph.constant(F32, [64, 8, 1, 1]);
+
+        let probabilities = graph.soft_max(logits, Id::NONE, Id::NONE);
+        let chosen = graph.argsort_top_k(probabilities, 4);
+        let column = graph.reshape(probabilities, [1, 64, 8, 1]);
+        let weights = graph.get_rows(column, chosen);
+        let input = graph.reshape(x, [256, 1, 8, 1]);
+        let [gate, up] = [gate, up].map(|weight| graph.mul_mat_id(weight, input, chosen));
+        let active = graph.glu(Glu::Plain, gate, up);
+        let results = graph.mul_mat_id(down, active, chosen);
+        let weighted = graph.mul(results, weights);
+        for id in [weights, up, weighted] {
+            graph.expand(id);
+        }
+        let Tensor { nb, .. } = *graph.get(weighted);
+        let views = [0, 1, 2, 3].map(|expert| graph.view_2d(weighted, [256, 8], nb[2], expert * nb[1]));
+        for view in views {
+            graph.expand(view);
+        }
+        let mut sum = views[0];
+        for view in &views[1..] {
+            sum = graph.add(sum, *view);
+            graph.expand(sum);
+        }
+        if shares {
+            let [gate, up] = [shared_gate, shared_up].map(|weight| graph.mul_mat(weight, x));
+            let active = graph.glu(Glu::Plain, gate, up);
+            graph.expand(active);
+        }
+        (graph, [weights, results, sum])
+    }
+
+    fn kept_until(graph: &mut Graph, node: Id) -> Vec<Id> {
+        let mut kept = Vec::new();
+        let all = 0..graph.nodes.len();
+        optimise(graph, all, &mut kept, Build::NEWEST);
+        kept.iter().filter(|kept| graph.nodes[kept.until] == node).map(|kept| kept.tensor).collect()
+    }
+
+    #[test]
+    fn experts_and_their_weights_stay_until_they_are_summed_up() {
+        let (mut graph, [weights, results, sum]) = experts(false);
+        assert_eq!(kept_until(&mut graph, sum), [results, weights]);
+    }
+
+    #[test]
+    fn a_router_stays_until_the_node_behind_it() {
+        let (mut graph, [weights, ..]) = experts(false);
+        let behind = graph.nodes.iter().position(|&node| node == weights).map(|at| graph.nodes[at + 1]);
+        let kept = kept_until(&mut graph, behind.unwrap());
+        let logits = graph.get(graph.nodes[0]).sources[0];
+        assert!(kept.contains(&logits) && kept.contains(&weights), "{kept:?}");
+    }
+
+    #[test]
+    fn a_router_that_something_else_reads_is_computed_node_by_node() {
+        let (mut graph, [weights, ..]) = experts(false);
+        let probabilities = graph.nodes[0];
+        let also = graph.scale(probabilities);
+        graph.expand(also);
+        let behind = graph.nodes.iter().position(|&node| node == weights).map(|at| graph.nodes[at + 1]);
+        assert!(kept_until(&mut graph, behind.unwrap()).is_empty());
+    }
+
+    #[test]
+    fn the_shared_expert_is_computed_beside_the_routed_ones() {
+        let (mut graph, _) = experts(true);
+        let last = *graph.nodes.last().unwrap();
+        let kept = kept_until(&mut graph, last);
+        let at = graph.nodes.iter().position(|&node| node == last);
+        let routed = graph.nodes.iter().position(|&node| graph.get(node).op == Op::Glu);
+        assert_eq!(at, routed.map(|routed| routed + 3));
+        let kinds: Vec<TensorType> = kept.iter().map(|&id| graph.get(id).kind).collect();
+        assert_eq!(kinds, [F32, I32], "the input and the chosen experts stay until then");
     }
 }

@@ -47,6 +47,7 @@ pub(super) fn supports(graph: &Graph, id: Id) -> bool {
         Op::Concat => a.kind == b.kind && joins(a.kind),
         Op::Im2col => b.is_contiguous() && b.kind == F32,
         Op::Conv2d => a.is_contiguous() && b.kind == F32 && is_float(a.kind),
+        Op::Conv2dDw => b.kind == F32 && is_float(a.kind),
         Op::Upscale | Op::Pad | Op::Pool2d => a.kind == F32,
         Op::Pool1d => a.kind == F32 && a.is_contiguous(),
         Op::Roll => a.is_contiguous(),
@@ -177,5 +178,45 @@ pub(super) fn offloads(graph: &Graph, id: Id, least: u64, cpu: Option<Cpu>) -> b
             tensor.ne[1] >= least && small
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attention(kind: TensorType, tokens: u64) -> u64 {
+        let mut graph = Graph::default();
+        let q = graph.constant(F32, [128, tokens, 32, 1]);
+        let [k, v] = [(); 2].map(|()| graph.constant(kind, [128, 1024, 8, 1]));
+        let mask = graph.constant(F16, [1024, tokens, 1, 1]);
+        let id = graph.flash_attn(q, k, v, mask, Id::NONE);
+        allocated(&graph, id) - graph.get(id).bytes()
+    }
+
+    #[test]
+    fn a_flash_attention_has_room_for_keys_and_values_in_f16_whatever_they_are() {
+        let copies = 2 * 128 * 1024 * 8 * 2;
+        // 64 cells in every head's own strides, and of the mask.
+        let last_cells = |row: u64| 64 * (2 * row * 8 + 2 * 512);
+        let blocks = (512 / 8) * (1024 / 64);
+        let results = 4 * 32 * 32 * 32 * (128 + 2);
+        assert_eq!(attention(F16, 512), copies + last_cells(256) + blocks + results);
+        assert_eq!(attention(Q8_0, 512), copies + last_cells(256) + blocks + results);
+        assert_eq!(attention(BF16, 512), copies + last_cells(256) + blocks + results);
+        let few = 64 * (2 * 136 * 8 + 2) + 32 + 4 * 32 * 32 * (128 + 2);
+        assert_eq!(attention(Q8_0, 1), copies + few, "one query reads quantised keys as they are");
+    }
+
+    #[test]
+    fn products_of_experts_note_who_goes_where() {
+        let mut graph = Graph::default();
+        let experts = graph.constant(Q4_0, [256, 128, 64, 1]);
+        let x = graph.constant(F32, [256, 1, 512, 1]);
+        let ids = graph.constant(I32, [4, 512, 1, 1]);
+        let id = graph.mul_mat_id(experts, x, ids);
+        assert_eq!(allocated(&graph, id) - graph.get(id).bytes(), 4 * 64 * 513 + 8 + 1024);
+        assert!(offloads(&graph, id, 32, None));
+        assert!(!offloads(&graph, id, 32, Some(Cpu::Arm)), "these experts are laid out for the CPU");
     }
 }

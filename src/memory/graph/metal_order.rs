@@ -199,51 +199,98 @@ const FORWARD: usize = 64;
 
 /// Returns the new order of the nodes (`ggml_metal_graph_optimize_reorder`).
 fn reorder(graph: &Graph, nodes: &[Id]) -> Vec<u32> {
-    let mut groups = Vec::with_capacity(nodes.len());
-    let mut at = 0;
-    while at < nodes.len() {
-        let rest = Rest { graph, nodes };
-        let length = if rest.op(at).is_view() { 1 } else { packed(rest, at) };
-        groups.push(at..at + length);
-        at += length;
-    }
+    let groups = Groups::new(graph, nodes);
+    let count = groups.all.len();
     let mut order = Vec::with_capacity(nodes.len());
-    let mut take = |group: &Range<usize>| order.extend(group.clone().filter_map(|at| u32::try_from(at).ok()));
-    let mut taken = vec![false; groups.len()];
+    let mut take = |at: usize| order.extend(groups.all[at].nodes.clone());
+    let mut taken = vec![false; count];
     // Those that run side by side, and those before the one looked at that still have to wait.
     let (mut running, mut waiting) = (Touched::new(graph), Touched::new(graph));
-    for (index, group) in groups.iter().enumerate() {
-        if taken[index] {
+    for at in 0..count {
+        if taken[at] {
             continue;
         }
-        let is_view = |group: &Range<usize>| graph.get(nodes[group.start]).op.is_view();
-        if !is_view(group) && !running.is_free(graph, &nodes[group.clone()]) {
+        if !groups.all[at].is_view && !running.is_free(groups.touches(at)) {
             waiting.clear();
-            waiting.touch(graph, &nodes[group.clone()]);
-            let ahead = groups.iter().enumerate().skip(index + 1).take(FORWARD - 1);
-            for (further, other) in ahead {
-                if taken[further] {
+            waiting.touch(groups.touches(at));
+            for (ahead, taken) in taken.iter_mut().enumerate().take(at + FORWARD).skip(at + 1) {
+                if *taken {
                     continue;
                 }
-                if !is_movable(graph.get(nodes[other.start]).op) {
+                let Group { is_view, is_movable, .. } = groups.all[ahead];
+                if !is_movable {
                     break;
                 }
-                let members = &nodes[other.clone()];
-                let is_free = is_view(other) || running.is_free(graph, members);
-                if is_free && waiting.is_free(graph, members) {
-                    running.touch(graph, members);
-                    take(other);
-                    taken[further] = true;
+                let touches = groups.touches(ahead);
+                if (is_view || running.is_free(touches)) && waiting.is_free(touches) {
+                    running.touch(touches);
+                    take(ahead);
+                    *taken = true;
                 } else {
-                    waiting.touch(graph, members);
+                    waiting.touch(touches);
                 }
             }
             running.clear();
         }
-        running.touch(graph, &nodes[group.clone()]);
-        take(group);
+        running.touch(groups.touches(at));
+        take(at);
     }
     order
+}
+
+/// The nodes that move together, and what they touch.
+struct Groups {
+    all: Vec<Group>,
+    touches: Vec<Touch>,
+}
+
+struct Group {
+    nodes: Range<u32>,
+    touches: Range<u32>,
+    is_view: bool,
+    is_movable: bool,
+}
+
+/// A tensor that a group reads from outside or writes; views count as what they are of.
+#[derive(Clone, Copy)]
+struct Touch {
+    base: Id,
+    writes: bool,
+}
+
+impl Groups {
+    fn new(graph: &Graph, nodes: &[Id]) -> Groups {
+        let mut groups = Groups { all: Vec::with_capacity(nodes.len()), touches: Vec::with_capacity(4 * nodes.len()) };
+        let number = |index: usize| u32::try_from(index).unwrap_or(u32::MAX);
+        let base = |id: Id| graph.get(id).view_of.get().unwrap_or(id);
+        let mut at = 0;
+        while at < nodes.len() {
+            let rest = Rest { graph, nodes };
+            let op = rest.op(at);
+            let length = if op.is_view() { 1 } else { packed(rest, at) };
+            let members = &nodes[at..at + length];
+            let first = groups.touches.len();
+            for &member in members {
+                let sources = graph.get(member).sources().iter().copied();
+                let outside = sources.filter(|source| !members.contains(source));
+                groups.touches.extend(outside.map(|source| Touch { base: base(source), writes: false }));
+                groups.touches.push(Touch { base: base(member), writes: true });
+            }
+            groups.all.push(Group {
+                nodes: number(at)..number(at + length),
+                touches: number(first)..number(groups.touches.len()),
+                is_view: op.is_view(),
+                is_movable: is_movable(op),
+            });
+            at += length;
+        }
+        groups
+    }
+
+    fn touches(&self, at: usize) -> &[Touch] {
+        let Range { start, end } = self.all[at].touches;
+        &self.touches[start as usize..end as usize]
+    }
 }
 
 /// Returns whether others may be computed before an operation, and it before others.
@@ -278,7 +325,7 @@ const fn is_movable(op: Op) -> bool {
         )
 }
 
-/// Which tensors a set of nodes reads and writes, views as what they are of (`ggml_mem_ranges`).
+/// Which tensors a set of groups reads and writes (`ggml_mem_ranges`).
 struct Touched {
     /// By tensor, the last round in which it was read, and written.
     rounds: Vec<(u32, u32)>,
@@ -294,28 +341,61 @@ impl Touched {
         self.round += 1;
     }
 
-    fn touch(&mut self, graph: &Graph, members: &[Id]) {
-        for_each_touched(graph, members, |base, writes| {
-            let (read, written) = &mut self.rounds[base.index()];
-            *(if writes { written } else { read }) = self.round;
-            true
-        });
+    fn touch(&mut self, touches: &[Touch]) {
+        for touch in touches {
+            let (read, written) = &mut self.rounds[touch.base.index()];
+            *(if touch.writes { written } else { read }) = self.round;
+        }
     }
 
-    /// Returns whether nodes neither read what the set writes nor write what it touches.
-    fn is_free(&self, graph: &Graph, members: &[Id]) -> bool {
-        for_each_touched(graph, members, |base, writes| {
-            let (read, written) = self.rounds[base.index()];
-            written != self.round && !(writes && read == self.round)
+    /// Returns whether a group neither reads what the set writes nor writes what it touches.
+    fn is_free(&self, touches: &[Touch]) -> bool {
+        touches.iter().all(|touch| {
+            let (read, written) = self.rounds[touch.base.index()];
+            written != self.round && !(touch.writes && read == self.round)
         })
     }
 }
 
-/// Goes through what nodes computed as one read from outside and write, until `visit` says no.
-fn for_each_touched(graph: &Graph, members: &[Id], mut visit: impl FnMut(Id, bool) -> bool) -> bool {
-    let base = |id: Id| graph.get(id).view_of.get().unwrap_or(id);
-    members.iter().all(|&member| {
-        let mut outside = graph.get(member).sources().iter().copied().filter(|source| !members.contains(source));
-        outside.all(|source| visit(base(source), false)) && visit(base(member), true)
-    })
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_product_that_need_not_wait_goes_before_a_norm_that_must() {
+        let mut graph = Graph::default();
+        let [wide, narrow] = [64, 32].map(|rows| graph.constant(TensorType(8), [64, rows, 1, 1]));
+        let scales = graph.constant(F32, [64, 1, 1, 1]);
+        let x = graph.constant(F32, [64, 8, 1, 1]);
+        let product = graph.mul_mat(wide, x);
+        let norm = graph.unary(Op::RmsNorm, product);
+        let normed = graph.mul(norm, scales);
+        let other = graph.mul_mat(narrow, x);
+        graph.expand(normed);
+        graph.expand(other);
+        let mut kept = Vec::new();
+        optimise(&mut graph, 0..4, &mut kept);
+        assert_eq!(graph.nodes, [product, other, norm, normed]);
+        let until = |tensor| kept.iter().find(|kept| kept.tensor == tensor).map(|kept| kept.until);
+        assert_eq!(until(product), Some(3), "what the norm reads stays until its weight is applied");
+        assert_eq!(until(norm), None);
+    }
+
+    #[test]
+    fn nodes_computed_as_one_move_together() {
+        let mut graph = Graph::default();
+        let x = graph.constant(F32, [64, 8, 1, 1]);
+        let weight = graph.constant(TensorType(8), [64, 64, 1, 1]);
+        let product = graph.mul_mat(weight, x);
+        let sum = graph.add(product, x);
+        let norm = graph.unary(Op::RmsNorm, sum);
+        let scales = graph.constant(F32, [64, 1, 1, 1]);
+        let normed = graph.mul(norm, scales);
+        graph.expand(normed);
+        let group = |graph: &Graph| packed(Rest { graph, nodes: &graph.nodes }, 0);
+        assert_eq!(group(&graph), 4);
+        let also = graph.unary(Op::Sqr, product);
+        graph.expand(also);
+        assert_eq!(group(&graph), 1, "another reads the product");
+    }
 }

@@ -10,9 +10,9 @@
 //! - [`pooling`]: what follows where embeddings are asked for;
 //! - [`families`]: one small module a family of architectures;
 //! - [`projectors`] and [`convolve`]: the same for encoders of images and sound;
-//! - [`backend`]: what a back-end decides about memory: [`cuda`] with [`fusion`], [`metal`] with
+//! - [`backend`]: what a back-end decides about memory: [`cuda`] with [`fusion`], [`rocm`], [`metal`] with
 //!   [`metal_order`], [`vulkan`] with [`vulkan_order`];
-//! - [`reduce`]: the few blocks that stand for all;
+//! - [`reduce`]: the few blocks that stand for all, told apart by [`blocks`];
 //! - [`usable`]: which weights a device can use at all.
 
 #![expect(
@@ -24,6 +24,7 @@
 mod allocate;
 mod attention;
 mod backend;
+mod blocks;
 mod convolve;
 mod cuda;
 mod delta_net;
@@ -43,6 +44,7 @@ mod pooling;
 pub(super) mod projectors;
 mod recurrent;
 mod reduce;
+mod rocm;
 mod room;
 mod schedule;
 mod tensor;
@@ -58,13 +60,14 @@ use self::model::{Builder, Plan, Uses};
 use self::reduce::Selection;
 use self::tensor::{FusedOp, Graph};
 use super::cache::Spread;
+use super::draft::Draft;
 use super::flash::wished;
 use super::hyper::Hyper;
 use super::place::{Device, Places};
 use super::sizes::Sizes;
 use super::structure::Structure;
 use super::tensor::Cpu;
-use super::{Backend, Basis, FlashAttention, Settings};
+use super::{Backend, Basis, Build, FlashAttention, Settings};
 use crate::units::Bytes;
 
 /// Copies of the inputs that several fully loaded GPUs keep to work in turns
@@ -85,6 +88,8 @@ pub(super) struct Load<'a> {
     pub(super) backend: Backend,
     /// The CPU that weights in host memory are laid out for.
     pub(super) repacks: Option<Cpu>,
+    /// The build of llama.cpp.
+    pub(super) build: Build,
 }
 
 /// What the graph of a load needs.
@@ -99,37 +104,76 @@ pub(super) struct Computed {
     pub(super) basis: Basis,
 }
 
-/// Returns what the graph of a load needs.
-pub(super) fn compute(load: &Load) -> Computed {
+/// Returns what the graph of a load needs, with that of the context that drafts where there is one.
+pub(super) fn compute(load: &Load, draft: Option<&Draft>) -> Computed {
     let known = families::of(&load.structure.architecture);
     let family = known.unwrap_or(families::UNKNOWN);
-    let backends = Backends::new(load.backend, load.places.gpus()).repacking(load.repacks);
-    let mut selection = Selection::new(load);
-    let mut uses = wishes(load);
+    let (mut buffers, uses, borrows) = reserve(load, family, Selection::new(load), None);
+    if known.is_none() {
+        buffers.grow_by(GUESSED);
+    }
+    if let Some(draft) = draft {
+        // Once drafts start from the hidden states of all tokens, those are put out.
+        let (shown, ..) = reserve(load, family, Selection::new(load), Some(uses));
+        buffers.grow(&shown);
+        buffers.add_all(&drafted(load, draft));
+    }
+    let basis = match known {
+        None => Basis::Guess,
+        Some(_) if borrows || draft.is_some() || !is_held_against(load) => Basis::Formula,
+        Some(_) => Basis::Exact,
+    };
+    Computed { buffers, flash_attention: uses.flash_attention, basis }
+}
+
+/// Returns what the context that drafts needs: the most of its MTP blocks, of which it runs one at a
+/// time.
+fn drafted(load: &Load, draft: &Draft) -> Spread {
+    let Load { structure, places, .. } = *load;
+    let mut most = Spread::new(places.gpus());
+    let Some(family) = families::drafting(&structure.architecture) else { return most };
+    let load = Load { settings: &draft.settings, sizes: &draft.sizes, ..*load };
+    let mut known = Vec::new();
+    for (block, kind) in (0u32..).zip(structure.block_kinds()).filter(|(_, kind)| kind.mtp) {
+        let what = (kind, places.layer(block), block < load.settings.cpu_moe);
+        if !known.contains(&what) {
+            known.push(what);
+            most.grow(&reserve(&load, family, Selection::whole(vec![block]), None).0);
+        }
+    }
+    most
+}
+
+/// Returns the buffers of a family's worst graph, which of the operations that are tried are in use, and
+/// whether the graph reads what is only guessed. Where the operations are known already, it is the graph
+/// that puts out the hidden states.
+fn reserve(
+    load: &Load,
+    family: families::Family,
+    mut selection: Selection,
+    known: Option<Uses>,
+) -> (Spread, Uses, bool) {
+    let backends = Backends::new(load.backend, load.places.gpus()).repacking(load.repacks).of_build(load.build);
+    let shows_states = known.is_some();
     let on_one_device = is_on_one_device(load);
-    if !on_one_device {
-        Worst { load, family, backends, blocks: &selection.neighbourhoods() }.try_operations(&mut uses);
+    let mut uses = known.unwrap_or_else(|| wishes(load));
+    if known.is_none() && !on_one_device {
+        let blocks = selection.neighbourhoods();
+        Worst { load, family, backends, blocks: &blocks, shows_states }.try_operations(&mut uses);
     }
     loop {
         let blocks = selection.blocks();
-        let worst = Worst { load, family, backends, blocks: &blocks };
+        let worst = Worst { load, family, backends, blocks: &blocks, shows_states };
         let mut graph = worst.build(load.sizes.tokens, load.sizes.rows, uses);
-        if on_one_device && worst.drop_operations(&graph, &mut uses) {
+        if known.is_none() && on_one_device && worst.drop_operations(&graph, &mut uses) {
             graph = worst.build(load.sizes.tokens, load.sizes.rows, uses);
         }
         let (room, borrows) = worst.allocate(graph);
         if selection.suffices(&room.begun) {
-            let margin =
-                |bytes: u64| Bytes(if known.is_some() { bytes } else { bytes.saturating_add(bytes / GUESSED) });
-            let mut bytes = room.bytes.into_iter().map(margin);
+            let mut bytes = room.bytes.into_iter().map(Bytes);
             let gpus = bytes.by_ref().take(load.places.gpus()).collect();
             let host = bytes.next().unwrap_or_default();
-            let basis = match known {
-                None => Basis::Guess,
-                Some(_) if borrows => Basis::Formula,
-                Some(_) => Basis::Exact,
-            };
-            return Computed { buffers: Spread { gpus, host }, flash_attention: uses.flash_attention, basis };
+            return (Spread { gpus, host }, uses, borrows);
         }
     }
 }
@@ -140,6 +184,7 @@ struct Worst<'a> {
     family: families::Family,
     backends: Backends,
     blocks: &'a [u32],
+    shows_states: bool,
 }
 
 impl Worst<'_> {
@@ -153,12 +198,14 @@ impl Worst<'_> {
             places,
             sizes,
             backends: self.backends,
+            build: self.load.build,
             blocks: self.blocks,
             // `graph_reserve` makes the tokens a multiple of the sequences.
             tokens: tokens.next_multiple_of(slots.max(1)),
             slots,
             outputs,
             uses,
+            shows_states: self.shows_states,
         });
         (self.family)(&mut builder);
         builder.pool();
@@ -171,7 +218,7 @@ impl Worst<'_> {
         let slots = self.load.sizes.slots;
         for what in tried(self.load) {
             let trial = self.build(slots, slots, *uses);
-            *uses.switch(what) &= runs_at_home(&trial, &self.backends, what);
+            *uses.switch(what) &= runs_at_home(&trial, self.backends, what);
         }
     }
 
@@ -192,8 +239,8 @@ impl Worst<'_> {
         // dozen MiB more between two GPUs than a load then does (`ggml_backend_sched_reserve_size`).
         graph.pinned.clear();
         let copies = if is_pipelined(self.load) { PIPELINE_COPIES } else { 1 };
-        let scheduled = schedule::schedule(&mut graph, &self.backends, copies);
-        (allocate::allocate(&graph, &scheduled, &self.backends), graph.borrows)
+        let scheduled = schedule::schedule(&mut graph, self.backends, copies);
+        (allocate::allocate(&graph, &scheduled, self.backends), graph.borrows)
     }
 }
 
@@ -201,7 +248,6 @@ impl Worst<'_> {
 fn wishes(load: &Load) -> Uses {
     Uses {
         flash_attention: wished(load.structure, load.settings) != FlashAttention::Off,
-        gated_delta_net: true,
         lightning_indexer: true,
         hyper_connections_pre: true,
         hyper_connections_comb: true,
@@ -209,8 +255,16 @@ fn wishes(load: &Load) -> Uses {
     }
 }
 
+/// Returns whether buffers of the build were held against real ones: without a GPU those of many
+/// builds, with one those of the newest.
+fn is_held_against(load: &Load) -> bool {
+    let oldest = if load.places.gpus() == 0 { Build::OLDEST } else { Build::CURRENT };
+    load.build >= oldest
+}
+
 /// Returns the operations that are tried first, in order: one that is switched off may change where
-/// the next one lands. The lightning indexer is taken for granted (`auto_flid` is off).
+/// the next one lands. The gated delta net and the lightning indexer are taken for granted (`auto_fgdn`
+/// and `auto_flid` are off).
 fn tried(load: &Load) -> impl Iterator<Item = FusedOp> {
     let automatic = wished(load.structure, load.settings) == FlashAttention::Auto;
     let mixes = load.structure.hyper.number(Hyper::HyperConnections) != 0;
@@ -225,7 +279,7 @@ fn tried(load: &Load) -> impl Iterator<Item = FusedOp> {
 
 /// Returns whether each of the operations runs where its block is; else it is switched off for the
 /// whole model (`resolve_fused_ops` in `llama-context.cpp`).
-fn runs_at_home(graph: &Graph, backends: &Backends, what: FusedOp) -> bool {
+fn runs_at_home(graph: &Graph, backends: Backends, what: FusedOp) -> bool {
     let places = schedule::fused_places(graph, backends);
     graph.fused.iter().zip(places).all(|(fused, place)| fused.what != what || place == Some(fused.block))
 }

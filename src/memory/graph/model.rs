@@ -12,7 +12,7 @@ use crate::memory::place::{Device, Places};
 use crate::memory::sizes::Sizes;
 use crate::memory::structure::{BlockKind, Structure};
 use crate::memory::tensor::{Role, Suffix, TensorShape};
-use crate::memory::{CacheType, Settings};
+use crate::memory::{Build, CacheType, Change, Settings};
 
 /// What a graph is built for.
 #[derive(Clone, Copy)]
@@ -22,6 +22,8 @@ pub(super) struct Plan<'a> {
     pub(super) places: &'a Places,
     pub(super) sizes: &'a Sizes,
     pub(super) backends: Backends,
+    /// The build of llama.cpp.
+    pub(super) build: Build,
     /// The blocks that are built, in order.
     pub(super) blocks: &'a [u32],
     /// Tokens of the micro-batch, a multiple of `slots`.
@@ -32,6 +34,9 @@ pub(super) struct Plan<'a> {
     pub(super) outputs: u64,
     /// Which of the operations that llama.cpp tries are in use.
     pub(super) uses: Uses,
+    /// Whether the hidden states of all tokens are put out, for drafts to start from
+    /// (`embeddings_nextn`).
+    pub(super) shows_states: bool,
 }
 
 /// The operations that llama.cpp tries before it uses them (`resolve_fused_ops`).
@@ -39,7 +44,6 @@ pub(super) struct Plan<'a> {
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the engine")]
 pub(super) struct Uses {
     pub(super) flash_attention: bool,
-    pub(super) gated_delta_net: bool,
     pub(super) lightning_indexer: bool,
     pub(super) hyper_connections_pre: bool,
     pub(super) hyper_connections_comb: bool,
@@ -78,6 +82,8 @@ pub(super) struct Builder<'a> {
     is_looped: bool,
     /// The block whose tensors were asked for last.
     asked: Asked<'a>,
+    /// The numbers of the rows that are kept behind the last norm only, once they are known.
+    kept_later: Id,
     weights: Vec<Known<WeightKey>>,
     caches: Vec<Known<(u32, Cache)>>,
 }
@@ -152,6 +158,7 @@ impl<'a> Builder<'a> {
             given: Id::NONE,
             ids: Id::NONE,
             embedding: Id::NONE,
+            kept_later: Id::NONE,
             is_looped: architecture::is_looped(plan.structure),
             asked: Asked::default(),
             weights: Vec::with_capacity(32),
@@ -446,7 +453,8 @@ impl<'a> Builder<'a> {
             Cache::Compressed(part) | Cache::Scores(part) => {
                 let [width, rows] = compressed::shape(structure, &kind, sizes, part).unwrap_or_default();
                 let kind = if part.is_state() { F32 } else { settings.cache_type_k.tensor_type() };
-                (kind, [width, rows, sizes.slots, 1])
+                let planes = if part.is_state() { crate::memory::cache::snapshots(structure, settings) } else { 1 };
+                (kind, [width, rows, sizes.slots.saturating_mul(planes), 1])
             }
         }
     }
@@ -478,10 +486,12 @@ impl<'a> Builder<'a> {
             if wide == width { rows } else { g.pad(rows, [wide - width, 0, 0, 0]) }
         };
         let ids = self.input(I32, [tokens, 1, 1, 1]);
-        let given = self.input(F32, [wide, tokens, 1, 1]);
+        let has_given = self.plan.build.has(Change::GivenInput);
+        let given = if has_given { self.input(F32, [wide, tokens, 1, 1]) } else { Id::NONE };
         self.ids = ids;
         let from_tokens = of_tokens(self, ids);
-        let mixed = (!architecture::has_separate_batches(self.architecture())).then(|| {
+        let mixes = self.plan.build.has(Change::MixedInput) && !architecture::has_separate_batches(self.architecture());
+        let mixed = mixes.then(|| {
             let ids = self.input(I32, [tokens, 1, 1, 1]);
             let slots = self.input(I64, [tokens, 1, 1, 1]);
             let given = self.input(F32, [wide, tokens, 1, 1]);
@@ -508,9 +518,13 @@ impl<'a> Builder<'a> {
         // Images come with several parts, and are not multiplied.
         let tokens_only = scales && wide != width;
         if scaled || (tokens_only && (self.float(Hyper::EmbeddingScale) - 1.0).abs() > f32::EPSILON) {
-            let factors = self.input(F32, [1, tokens, 1, 1]);
             embeddings = self.contiguous(embeddings);
-            embeddings = self.mul(embeddings, factors);
+            embeddings = if self.plan.build.has(Change::MixedInput) {
+                let factors = self.input(F32, [1, tokens, 1, 1]);
+                self.mul(embeddings, factors)
+            } else {
+                self.scale(embeddings)
+            };
         }
         self.expand(embeddings);
         embeddings
@@ -541,9 +555,14 @@ impl<'a> Builder<'a> {
         self.input(I32, [outputs, 1, 1, 1])
     }
 
-    /// Keeps only the rows that are put out, in the last block.
+    /// Keeps only the rows that are put out, in the last block; where the hidden states of all tokens are,
+    /// [`Builder::logits`] does it.
     pub(super) fn keep_outputs<const N: usize>(&mut self, ids: Id, tensors: [Id; N]) -> [Id; N] {
         if !self.is_last() || ids == Id::NONE {
+            return tensors;
+        }
+        if self.plan.shows_states {
+            self.kept_later = ids;
             return tensors;
         }
         tensors.map(|tensor| if tensor == Id::NONE { tensor } else { self.get_rows(tensor, ids) })
@@ -579,7 +598,12 @@ impl<'a> Builder<'a> {
 
     /// Ends a language model: the last norm's result is put out as embedding, the product with the
     /// output matrix as logits.
-    pub(super) fn logits(&mut self, normed: Id) -> Id {
+    pub(super) fn logits(&mut self, mut normed: Id) -> Id {
+        if self.kept_later != Id::NONE {
+            self.set_output(normed);
+            let ids = self.kept_later;
+            normed = self.get_rows(normed, ids);
+        }
         self.set_embedding(normed);
         self.vocabulary(normed)
     }

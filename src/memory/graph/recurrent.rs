@@ -14,7 +14,7 @@ use crate::memory::tensor::{Role, Suffix};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StateInput {
     /// The rows that the states come from.
-    all: Id,
+    pub(super) all: Id,
     /// Those of the micro-batch's sequences.
     main: Id,
     /// Those but the first.

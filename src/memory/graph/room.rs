@@ -125,6 +125,12 @@ impl Buffer {
 
     /// Adds a chunk and returns its only gap.
     fn added(&mut self, size: u64) -> (u8, usize) {
+        // Only an absurd header fills even the last chunk: llama.cpp gives up there, and the bill
+        // goes on at the end of its range.
+        if let Some(last) = self.chunks.get_mut(usize::from(MOST_CHUNKS) - 1) {
+            last.gaps.push(Gap { offset: last.peak, size: ENDLESS });
+            return (MOST_CHUNKS - 1, last.gaps.len() - 1);
+        }
         let index = u8::try_from(self.chunks.len()).unwrap_or(MOST_CHUNKS - 1);
         let size = if index + 1 < MOST_CHUNKS { self.most.max(size) } else { ENDLESS };
         let mut gaps = Vec::with_capacity(16);

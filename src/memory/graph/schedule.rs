@@ -24,8 +24,6 @@ pub(super) struct Scheduled {
     pub(super) begun: Vec<(usize, usize)>,
     /// The tensors that each dependency keeps, one list after the other.
     kept: Vec<Id>,
-    /// The pieces that the graph is cut into.
-    pub(super) splits: usize,
 }
 
 /// A node of the graph, a copy, or a mere dependency.
@@ -72,25 +70,25 @@ struct Split {
 }
 
 /// Schedules a graph; `copies` is how many micro-batches are under way at once.
-pub(super) fn schedule(graph: &mut Graph, backends: &Backends, copies: u32) -> Scheduled {
+pub(super) fn schedule(graph: &mut Graph, backends: Backends, copies: u32) -> Scheduled {
     let mut places = Places::assign(graph, backends);
     let (splits, copied) = split(graph, backends, &mut places, copies);
     collect(graph, &splits, &places, &copied, copies, backends)
 }
 
 /// Returns the back-end of each fused operation of a graph, in order.
-pub(super) fn fused_places(graph: &Graph, backends: &Backends) -> Vec<Option<BackendId>> {
+pub(super) fn fused_places(graph: &Graph, backends: Backends) -> Vec<Option<BackendId>> {
     let places = Places::assign(graph, backends);
     graph.fused.iter().map(|fused| places.get(fused.tensor)).collect()
 }
 
 /// The back-end of each tensor, as far as it is known.
-struct Places<'a> {
-    backends: &'a Backends,
+struct Places {
+    backends: Backends,
     of: Vec<Option<BackendId>>,
 }
 
-impl<'a> Places<'a> {
+impl Places {
     fn get(&self, id: Id) -> Option<BackendId> {
         self.of.get(id.index()).copied().flatten()
     }
@@ -100,7 +98,7 @@ impl<'a> Places<'a> {
     }
 
     /// Runs the passes that give every node a back-end.
-    fn assign(graph: &Graph, backends: &'a Backends) -> Places<'a> {
+    fn assign(graph: &Graph, backends: Backends) -> Places {
         let mut places = Places { backends, of: vec![None; graph.tensors.len()] };
         for &(id, backend) in &graph.pinned {
             if backends.supports(backend, graph, id) {
@@ -293,7 +291,7 @@ impl Copies {
 
 /// Cuts the graph where the back-end changes, or where new weights are copied to it, and makes each
 /// split read copies of what lies elsewhere.
-fn split(graph: &mut Graph, backends: &Backends, places: &mut Places, copies: u32) -> (Vec<Split>, Copies) {
+fn split(graph: &mut Graph, backends: Backends, places: &mut Places, copies: u32) -> (Vec<Split>, Copies) {
     let mut copied = Copies { all: Vec::new(), on: backends.iter().map(|_| Vec::new()).collect(), each: copies };
     if backends.gpus() == 0 {
         return (vec![Split { backend: backends.cpu(), nodes: 0..graph.nodes.len(), inputs: 0..0 }], copied);
@@ -364,7 +362,7 @@ fn collect(
     places: &Places,
     copied: &Copies,
     copies: u32,
-    backends: &Backends,
+    backends: Backends,
 ) -> Scheduled {
     let inputs = copied.all.len();
     let mut scheduled = Scheduled {
@@ -372,7 +370,6 @@ fn collect(
         leafs: Vec::with_capacity(graph.leafs.len()),
         begun: Vec::with_capacity(graph.begun.len()),
         kept: Vec::with_capacity(inputs),
-        splits: splits.len(),
     };
     let cpu = backends.cpu();
     if copies > 1 {

@@ -300,6 +300,8 @@ pub(super) fn dense_strides(kind: TensorType, ne: [u64; 4]) -> [u64; 4] {
     let matrix = row.saturating_mul(ne[1]);
     [size, row, matrix, matrix.saturating_mul(ne[2])]
 }
+/// Nested calls for a tensor's sources; real graphs stay far below.
+const DEEPEST_CALL: u32 = 256;
 
 /// Returns the bytes of one block of elements, ggml's `nb[0]`.
 pub(super) fn element_bytes(kind: TensorType) -> u64 {
@@ -392,6 +394,16 @@ impl Graph {
     /// Adds what a tensor depends on, and itself, to the nodes (`ggml_build_forward_expand`): what
     /// was visited before stays where it is.
     pub(super) fn expand(&mut self, id: Id) {
+        self.expand_within(id, DEEPEST_CALL);
+    }
+
+    /// Calls itself for the sources, which is faster than a list, as deep as any thread's stack
+    /// allows.
+    fn expand_within(&mut self, id: Id, depth: u32) {
+        if depth == 0 {
+            self.expand_deep(id);
+            return;
+        }
         let Some(tensor) = self.tensors.get_mut(id.index()) else { return };
         if std::mem::replace(&mut tensor.visited, true) {
             return;
@@ -399,7 +411,7 @@ impl Graph {
         let Tensor { sources, count, .. } = *tensor;
         for &source in sources.iter().take(usize::from(count)) {
             if self.read(source) {
-                self.expand(source);
+                self.expand_within(source, depth - 1);
             }
         }
         self.list(id);
@@ -439,8 +451,8 @@ impl Graph {
         }
     }
 
-    /// As [`Graph::expand`] for graphs that are deeper than a thread's stack: what is under way is
-    /// kept in a list.
+    /// As [`Graph::expand`] for graphs that are deeper than a thread's stack, as those of whole
+    /// conformers and of absurd headers are: what is under way is kept in a list.
     pub(super) fn expand_deep(&mut self, id: Id) {
         let mut under_way = Vec::new();
         if id != Id::NONE && !std::mem::replace(&mut self.get_mut(id).visited, true) {

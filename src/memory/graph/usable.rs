@@ -25,7 +25,10 @@ pub(in crate::memory) fn is_usable(structure: &Structure, backend: Backend, tens
             asked(backend, tensor, |graph, weight| scan(graph, weight, structure))
         }
         // Factors whose names do not keep them from being quantised.
-        Role::PleNormKey | Role::PleNormQuery | Role::PleNormConv if weighs => asked(backend, tensor, factor),
+        Role::PleNormKey | Role::PleNormQuery | Role::PleNormConv | Role::NextnHnorm if weighs => {
+            asked(backend, tensor, factor)
+        }
+        Role::NextnEmbedTokens if weighs => asked(backend, tensor, rows),
         _ if is_ternary(tensor) => asked(backend, tensor, product),
         _ => true,
     }
@@ -69,6 +72,11 @@ fn scan(graph: &mut Graph, weight: Id, structure: &Structure) -> Id {
 fn factor(graph: &mut Graph, weight: Id) -> Id {
     let x = graph.constant(F32, graph.get(weight).ne);
     graph.mul(x, weight)
+}
+
+fn rows(graph: &mut Graph, weight: Id) -> Id {
+    let ids = graph.constant(I32, [TOKENS, 1, 1, 1]);
+    graph.get_rows(weight, ids)
 }
 
 fn product(graph: &mut Graph, weight: Id) -> Id {

@@ -54,6 +54,7 @@ pub(super) fn supports(graph: &Graph, id: Id) -> bool {
         Op::Concat => joins(a, b, 3),
         Op::Im2col => b.is_contiguous() && b.kind == F32,
         Op::Conv2d => a.is_contiguous() && b.is_contiguous() && is_float(a.kind) && b.kind == F32,
+        Op::Conv2dDw => is_float(a.kind) && b.kind == F32,
         Op::Scale | Op::SoftMax | Op::Pool1d | Op::Pool2d => a.is_contiguous() && a.kind == F32,
         Op::GatedLinearAttn => a.ne[0] == 64,
         Op::GatedDeltaNet => source(graph, tensor, 2).is_some_and(|v| matches!(v.ne[0], 16 | 32 | 64 | 128)),

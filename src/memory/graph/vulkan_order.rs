@@ -16,10 +16,12 @@ pub(super) fn optimise(graph: &mut Graph, split: Range<usize>, kept: &mut Vec<Ke
     let mut sorter = Sorter {
         graph,
         nodes,
+        waits: waits(graph, nodes),
+        has_top_k: nodes.iter().any(|&id| graph.get(id).op == Op::TopK),
         used: vec![false; nodes.len()],
         done: vec![false; graph.tensors.len()],
         order: Vec::with_capacity(nodes.len()),
-        current: Vec::new(),
+        current: Vec::with_capacity(AHEAD),
     };
     sorter.run(kept);
     let order = sorter.order;
@@ -101,9 +103,89 @@ const GATED_STREAMS: &[Op] = &[Op::Scale, Op::Unary, Op::Scale, Op::Dsv4HcPost];
 /// The choice of an indexer, which no node may be taken out of.
 const TOP_K: &[Op] = &[Op::GetRows, Op::Permute, Op::Cont, Op::Cpy, Op::Reshape, Op::Add, Op::TopK];
 
+/// Nodes near one, by how many places they are before it.
+#[derive(Clone, Copy, Default)]
+struct Near(u32);
+
+/// The nodes near the last one that touched a tensor, and touched it too.
+#[derive(Clone, Copy, Default)]
+struct Recent {
+    last: usize,
+    near: Near,
+}
+
+impl Near {
+    const fn has(self, places_before: usize) -> bool {
+        self.0 >> places_before & 1 == 1
+    }
+
+    /// Returns those from `first` on, given where the node itself is.
+    fn from(self, first: usize, at: usize) -> impl Iterator<Item = usize> {
+        let mut left = self.0 & ((2u32 << (at - first)) - 1);
+        std::iter::from_fn(move || {
+            let places = left.trailing_zeros() as usize;
+            left &= left.wrapping_sub(1);
+            at.checked_sub(places).filter(|_| places < 32)
+        })
+    }
+}
+
+impl Recent {
+    /// Returns those of the nodes that are near one further on.
+    const fn near(self, at: usize) -> u32 {
+        let further = at - self.last;
+        if further < AHEAD { (self.near.0 << further) & ((1 << AHEAD) - 1) } else { 0 }
+    }
+
+    fn add(&mut self, at: usize) {
+        *self = Recent { last: at, near: Near(self.near(at) | 1) };
+    }
+}
+
+/// Returns for each node which of those near before it have to be computed before: it reads or overwrites
+/// what they write, or overwrites what they read. A view only waits for what it is of.
+fn waits(graph: &Graph, nodes: &[Id]) -> Vec<Near> {
+    /// By tensor: who computes it, who writes it, views of it among them or not, and who reads it.
+    #[derive(Clone, Copy, Default)]
+    struct Touched {
+        itself: Recent,
+        written: Recent,
+        computed: Recent,
+        read: Recent,
+    }
+    let mut touched = vec![Touched::default(); graph.tensors.len()];
+    let base = |id: Id| graph.get(id).view_of.get().unwrap_or(id);
+    let mut all = Vec::with_capacity(nodes.len());
+    for (at, &id) in nodes.iter().enumerate() {
+        let tensor = graph.get(id);
+        let written = base(id).index();
+        let mut before = touched[written].written.near(at);
+        for &source in tensor.sources() {
+            before |= touched[source.index()].itself.near(at);
+            if !tensor.op.is_view() {
+                before |= touched[base(source).index()].computed.near(at);
+            }
+        }
+        touched[id.index()].itself.add(at);
+        touched[written].written.add(at);
+        if !tensor.op.is_view() {
+            before |= touched[written].read.near(at);
+            touched[written].computed.add(at);
+            for &source in tensor.sources() {
+                touched[base(source).index()].read.add(at);
+            }
+        }
+        all.push(Near(before));
+    }
+    all
+}
+
 struct Sorter<'a> {
     graph: &'a Graph,
     nodes: &'a [Id],
+    /// By node: before which of the nodes near it it must not be computed.
+    waits: Vec<Near>,
+    has_top_k: bool,
     /// By node: it has its place, or will have it with the nodes under way.
     used: Vec<bool>,
     /// By tensor: it has its place.
@@ -186,11 +268,14 @@ impl Sorter<'_> {
     /// computes as one.
     fn gather(&mut self, first: usize) {
         for at in first + 1..self.nodes.len().min(first + AHEAD) {
-            if self.used[at] || self.op(at).is_view() || self.group_at(at).is_some() || self.is_in_top_k(at) {
+            if self.used[at] || self.op(at).is_view() {
                 continue;
             }
-            let waits = |&before: &usize| !self.used[before] && self.depends(at, before) && !self.continues(at, before);
-            if !(first..at).any(|before| waits(&before)) {
+            let mut before = self.waits[at].from(first, at);
+            if before.any(|before| !self.used[before] && !self.continues(at, before)) {
+                continue;
+            }
+            if self.group_at(at).is_none() && !self.is_in_top_k(at) {
                 self.current.push(at);
                 self.pull(at);
             }
@@ -198,7 +283,8 @@ impl Sorter<'_> {
     }
 
     fn is_in_top_k(&self, at: usize) -> bool {
-        (0..TOP_K.len()).any(|back| TOP_K[back] == self.op(at) && at >= back && self.matches(TOP_K, at - back))
+        self.has_top_k
+            && (0..TOP_K.len()).any(|back| TOP_K[back] == self.op(at) && at >= back && self.matches(TOP_K, at - back))
     }
 
     /// Returns whether a node may be computed together with the last taken, which it reads.
@@ -213,23 +299,6 @@ impl Sorter<'_> {
         let joins =
             matches!((from, to), (Op::MulMat | Op::Add | Op::SsmConv, Op::Add) | (Op::MulMatId, Op::AddId | Op::Mul));
         at == before + 1 && (joins || (from == Op::SsmConv && to.is_unary()))
-    }
-
-    /// Returns whether a node has to be computed after another: it reads or overwrites what that writes,
-    /// or overwrites what that reads.
-    fn depends(&self, at: usize, before: usize) -> bool {
-        let (dst, src) = (self.get(at), self.get(before));
-        let (dst_id, src_id) = (self.nodes[at], self.nodes[before]);
-        let base = |id: Id| self.graph.get(id).view_of.get().unwrap_or(id);
-        if dst.sources.contains(&src_id) || base(dst_id) == base(src_id) {
-            return true;
-        }
-        if dst.op.is_view() || src.op.is_view() {
-            return false;
-        }
-        let (written, overwritten) = (base(src_id), base(dst_id));
-        dst.sources().iter().any(|&source| base(source) == written)
-            || src.sources().iter().any(|&source| base(source) == overwritten)
     }
 
     /// Takes a node that is near and meets what `fits` asks, together with the last taken.
@@ -293,7 +362,8 @@ impl Sorter<'_> {
         let Some(store) = ahead.clone().find(|&at| at > view && reads(at, Op::SetRows, view)) else { return };
         let is_inner = |at: usize| self.get(at).uses == 1 && !self.get(at).is_output;
         let elided = is_inner(turned) && is_inner(view) && self.get(view).view_of == self.nodes[turned];
-        let waits = |at: usize| !self.used[at] && at != view && !self.op(at).is_view() && self.depends(store, at);
+        let waits =
+            |at: usize| !self.used[at] && at != view && !self.op(at).is_view() && self.waits[store].has(store - at);
         if elided && !(turned + 1..store).any(waits) {
             self.current.extend([view, store]);
             self.used[view] = true;
@@ -326,11 +396,53 @@ impl Sorter<'_> {
             if self.used[at] || !self.op(at).is_view() {
                 continue;
             }
-            let waits =
-                |before: usize| !self.used[before] && !self.current.contains(&before) && self.depends(at, before);
-            if !(first..at).any(waits) {
+            let mut before = self.waits[at].from(first, at);
+            if !before.any(|before| !self.used[before] && !self.current.contains(&before)) {
                 self.current.push(at);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::TensorType;
+    use crate::memory::graph::tensor::I64;
+
+    #[test]
+    fn nodes_that_need_not_wait_come_together_and_a_rope_brings_its_store() {
+        let mut graph = Graph::default();
+        let x = graph.constant(F32, [64, 8, 1, 1]);
+        let positions = graph.constant(I64, [8, 1, 1, 1]);
+        let cache = graph.constant(F16, [64, 128, 1, 1]);
+        let weight = graph.constant(TensorType(8), [64, 64, 1, 1]);
+        let product = graph.mul_mat(weight, x);
+        let active = graph.unary(Op::Silu, product);
+        let turned = graph.rope(x, positions, Id::NONE);
+        let other = graph.mul_mat(weight, x);
+        let view = graph.view_2d(turned, [64, 8], 256, 0);
+        let stored = graph.set_rows(cache, view, positions);
+        for id in [product, active, turned, other, stored] {
+            graph.expand(id);
+        }
+        optimise(&mut graph, 0..6, &mut Vec::new());
+        assert_eq!(graph.nodes, [product, turned, view, stored, other, active]);
+    }
+
+    #[test]
+    fn what_a_router_reads_stays_until_the_factor_behind_it() {
+        let mut graph = Graph::default();
+        let logits = graph.constant(F32, [64, 8, 1, 1]);
+        let probabilities = graph.soft_max(logits, Id::NONE, Id::NONE);
+        let chosen = graph.argsort_top_k(probabilities, 4);
+        let column = graph.reshape(probabilities, [1, 64, 8, 1]);
+        let weights = graph.get_rows(column, chosen);
+        let scaled = graph.scale(weights);
+        graph.expand(scaled);
+        let mut kept = Vec::new();
+        optimise(&mut graph, 0..6, &mut kept);
+        assert_eq!(kept, [Kept { tensor: logits, until: 5 }]);
+        assert_eq!(graph.nodes.last(), Some(&scaled));
     }
 }

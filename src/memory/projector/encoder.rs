@@ -7,7 +7,7 @@ use super::{ImageLimits, Modality};
 use crate::gguf::{Header, Tensor, TensorType};
 
 /// More than any encoder has of each; larger figures are not a projector's.
-const MOST_BLOCKS: u64 = 512;
+const MOST_BLOCKS: u32 = 512;
 const MOST_HEADS: u64 = 1 << 12;
 const MOST_WIDTH: u64 = 1 << 20;
 const MOST_IMAGE: u64 = 8_192;
@@ -85,7 +85,7 @@ impl<'a> Encoder<'a> {
         let within = |number: u64, most: u64| (1..=most).contains(&number);
         within(sizes.embedding, MOST_WIDTH)
             && sizes.feed_forward <= MOST_WIDTH
-            && sizes.blocks <= MOST_BLOCKS
+            && sizes.blocks <= u64::from(MOST_BLOCKS)
             && sizes.heads <= MOST_HEADS
             && sizes.heads_kv <= MOST_HEADS
             && sizes.head <= MOST_WIDTH
@@ -121,9 +121,10 @@ impl<'a> Encoder<'a> {
         self.header.metadata.bool(&format!("clip.{key}")).unwrap_or(false)
     }
 
-    /// Returns the elements of an array of the encoder's own keys.
+    /// Returns the elements of an array of the encoder's own keys, no more than it can have blocks.
     pub(in crate::memory) fn list(&self, key: &str) -> &'a [f64] {
-        self.header.metadata.numbers(&self.key(key)).unwrap_or_default()
+        let list = self.header.metadata.numbers(&self.key(key)).unwrap_or_default();
+        list.get(..MOST_BLOCKS as usize).unwrap_or(list)
     }
 
     /// Returns whether an array of the encoder's own keys has an element.

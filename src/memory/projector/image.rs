@@ -7,7 +7,7 @@ use super::encoder::Encoder;
 use super::{ImageLimits, Modality};
 
 /// Frames of sound that are reserved for: 30 seconds (`warmup_audio_size`).
-const FRAMES: u64 = 3_000;
+pub(super) const FRAMES: u64 = 3_000;
 
 /// How the side of the image follows from the header.
 #[derive(Clone, Copy, Debug)]

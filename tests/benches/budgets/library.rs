@@ -19,6 +19,10 @@ const MERGES: u64 = 280_147;
 const ARCHITECTURES: [&str; 9] =
     ["llama", "qwen2", "qwen3", "qwen3moe", "gemma2", "gemma3", "gpt-oss", "phi3", "starcoder2"];
 
+#[path = "../../memory/truth.rs"]
+#[allow(clippy::unwrap_used, reason = "a broken sample ends the benchmark")]
+mod truth;
+
 /// Returns the measured shapes of real models, dense and with experts, that are made into files.
 pub(crate) fn shapes() -> Vec<(String, Value)> {
     named_shapes().filter(|(_, shape)| ARCHITECTURES.iter().any(|known| shape["architecture"] == *known)).collect()
@@ -30,11 +34,8 @@ pub(crate) fn all_shapes() -> Vec<Value> {
 }
 
 fn named_shapes() -> impl Iterator<Item = (String, Value)> {
-    let rows = include_str!("../../fixtures/truth/structures.jsonl").lines();
-    rows.filter_map(|line| {
-        let mut row: Value = serde_json::from_str(line).ok()?;
-        Some((row["name"].as_str()?.to_owned(), row["structure"].take()))
-    })
+    let shape = |structure| serde_json::to_value(structure).expect("a structure as JSON");
+    truth::structures().into_iter().map(move |(name, structure)| (name, shape(structure)))
 }
 
 /// Writes `count` models of some publishers; every `full`-th has a tokenizer of full size.

@@ -28,15 +28,7 @@ fn build(g: &mut Builder) {
         let normed = g.norm(Norm::Rms, x, Role::AttnNorm);
         let attended =
             if g.kind().recurrent { delta_net(g, normed, &states) } else { latent(g, normed, positions, &rows) };
-        let attended = g.add(attended, x);
-        let normed = g.norm(Norm::Rms, attended, Role::FfnNorm);
-        let fed = if g.has(Role::FfnGateInp) {
-            let how = by_header(g);
-            g.routed_and_shared(normed, how)
-        } else {
-            g.swiglu(normed)
-        };
-        x = g.add(fed, attended);
+        x = feed(g, attended, x);
     }
     let normed = g.output_norm(Norm::Rms, x);
     g.set_output(normed);
@@ -45,8 +37,21 @@ fn build(g: &mut Builder) {
     g.finish(logits);
 }
 
+/// The block behind its attention: residual, norm, experts or a dense network, residual.
+pub(super) fn feed(g: &mut Builder, attended: Id, residual: Id) -> Id {
+    let attended = g.add(attended, residual);
+    let normed = g.norm(Norm::Rms, attended, Role::FfnNorm);
+    let fed = if g.has(Role::FfnGateInp) {
+        let how = by_header(g);
+        g.routed_and_shared(normed, how)
+    } else {
+        g.swiglu(normed)
+    };
+    g.add(fed, attended)
+}
+
 /// Latent attention with a gate for each head.
-fn latent(g: &mut Builder, x: Id, positions: Id, rows: &AttentionInput) -> Id {
+pub(super) fn latent(g: &mut Builder, x: Id, positions: Id, rows: &AttentionInput) -> Id {
     let q = g.latent_queries(x);
     let (row, turned) = g.latent_row(x, positions, Id::NONE);
     let qkv = g.absorbed(q, row, turned, positions);

@@ -39,8 +39,7 @@ fn clef(g: &mut Builder) {
     let others = g.tokens().saturating_sub(1);
     let scores = g.pad(score, [0, others, 0, 0]);
     let scores = g.add(scores, inputs.status);
-    g.set_output(scores);
-    g.expand(scores);
+    g.finish_embedding(scores);
 }
 
 /// What the head reads (`input_decision`).

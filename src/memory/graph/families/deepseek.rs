@@ -22,19 +22,29 @@ pub(super) fn of(architecture: &str) -> Option<Family> {
 /// DeepSeek V2 and V3, GLM 4.7 Flash, Mistral Large: latent attention, experts behind the leading
 /// dense blocks.
 fn deepseek2(g: &mut Builder) {
-    decoder(g, |g, normed, inputs| {
-        let q = g.latent_queries(normed);
-        let (row, turned) = g.latent_row(normed, inputs.positions, Id::NONE);
-        let (mut qkv, v_mla) = if g.is_absorbed() {
-            (g.absorbed(q, row, turned, inputs.positions), g.weight(Role::AttnVB))
-        } else {
-            (g.decompressed(q, row, turned, inputs.positions, Id::NONE), Id::NONE)
-        };
-        if inputs.scales != Id::NONE {
-            qkv.q = g.mul(qkv.q, inputs.scales);
-        }
-        g.attend(&inputs.attention, qkv, Extras { v_mla, ..Extras::default() })
-    });
+    decoder(g, latent);
+}
+
+fn latent(g: &mut Builder, normed: Id, inputs: &Inputs) -> Id {
+    let q = g.latent_queries(normed);
+    let (row, turned) = g.latent_row(normed, inputs.positions, Id::NONE);
+    let (mut qkv, v_mla) = if g.is_absorbed() {
+        (g.absorbed(q, row, turned, inputs.positions), g.weight(Role::AttnVB))
+    } else {
+        (g.decompressed(q, row, turned, inputs.positions, Id::NONE), Id::NONE)
+    };
+    if inputs.scales != Id::NONE {
+        qkv.q = g.mul(qkv.q, inputs.scales);
+    }
+    g.attend(&inputs.attention, qkv, Extras { v_mla, ..Extras::default() })
+}
+
+/// The block that drafts, as any other; where the others look at the best cells, it looks at all.
+pub(super) fn draft_block(g: &mut Builder, x: Id) -> Id {
+    let inputs = Inputs { positions: g.positions(), attention: g.keys_input(), scales: Id::NONE };
+    let normed = g.norm(Norm::Rms, x, Role::AttnNorm);
+    let attended = latent(g, normed, &inputs);
+    network(g, attended, x)
 }
 
 /// DeepSeek OCR: plain attention, the rest as in DeepSeek V2.

@@ -6,7 +6,7 @@ use super::super::hyper_connections::{ATTENTION, NETWORK};
 use super::super::indexer::rotation_size;
 use super::super::model::{Builder, Cache};
 use super::super::tensor::{F16, F32, I32, I64, Id, Op, Tensor, row_bytes};
-use super::{Family, deepseek};
+use super::{Family, deepseek, mtp};
 use crate::memory::compressed::{OVERLAPPING, Part};
 use crate::memory::hyper::Hyper;
 use crate::memory::tensor::Role;
@@ -23,6 +23,9 @@ struct Rows {
     places: Id,
     /// Tokens that are kept, and the states' rows that they go to.
     kept: [Id; 2],
+    /// Rows of states to take back, and where to; likewise the copies that are kept for that.
+    restored: Option<[Id; 2]>,
+    snapshots: Option<[Id; 2]>,
     /// The groups of tokens that rows are made from.
     groups: Id,
     /// Cells to write rows to.
@@ -60,6 +63,9 @@ fn deepseek4(g: &mut Builder) {
         g.pin_to_block(x);
     }
     let (width, streams, tokens) = (g.embedding(), g.streams(), g.tokens());
+    if g.plan.shows_states {
+        g.set_output(x);
+    }
     let flat = g.reshape(x, [width.saturating_mul(streams), tokens, 1, 1]);
     let flat = g.get_rows(flat, ids);
     let outputs = g.plan.outputs;
@@ -68,6 +74,28 @@ fn deepseek4(g: &mut Builder) {
     let normed = g.output_norm(Norm::Rms, x);
     let logits = g.logits(normed);
     g.finish(logits);
+}
+
+/// What drafts: one more block with a window alone, on the streams, which the embedding of the token
+/// found last has been joined with.
+pub(super) fn draft(g: &mut Builder) {
+    let joint = mtp::given(g);
+    let positions = g.positions();
+    let ids = g.output_ids();
+    let input = g.cache_input(true, false);
+    let x = mtp::join(g, joint, Norm::Rms);
+    let x = block(g, x, false, |g, normed| window_attention(g, normed, positions, &input));
+    let (width, streams, tokens) = (g.embedding(), g.streams(), g.tokens());
+    let flat = g.reshape(x, [width.saturating_mul(streams), tokens, 1, 1]);
+    let kept = g.get_rows(flat, ids);
+    g.set_output(kept);
+    let outputs = g.plan.outputs;
+    let x = g.reshape(kept, [width, streams, outputs, 1]);
+    let x = g.mix_output(x);
+    let normed = mtp::head_norm(g, Norm::Rms, x);
+    g.set_output(normed);
+    let logits = mtp::head(g, normed);
+    mtp::finish(g, logits);
 }
 
 /// One block around its attention; `kept` puts the streams into the graph before the network.
@@ -141,9 +169,13 @@ fn rows(g: &mut Builder, ratio: u16, part: Part, size: u64) -> Rows {
     // Each slot may end a row early.
     let made = (tokens / ratio).saturating_add(slots);
     let state = ratio.saturating_mul(groups).saturating_mul(slots);
+    let drafts = g.snapshots().saturating_sub(1);
     let mut numbers = |kind, count: u64| g.input(kind, [count, 1, 1, 1]);
     let places = numbers(I32, tokens);
     let kept = [numbers(I32, tokens.min(state)), numbers(I32, tokens.min(state))];
+    let restored = (drafts > 0).then(|| [numbers(I32, state), numbers(I32, state)]);
+    let drafted = drafts.saturating_mul(state);
+    let snapshots = (drafts > 0).then(|| [numbers(I32, drafted), numbers(I32, drafted)]);
     let groups = numbers(I32, groups.saturating_mul(ratio).saturating_mul(made));
     let cells = numbers(I64, made);
     let positions = numbers(I32, made);
@@ -151,7 +183,7 @@ fn rows(g: &mut Builder, ratio: u16, part: Part, size: u64) -> Rows {
     let all = sizes.cells.div_ceil(ratio).max(1).next_multiple_of(256);
     let mask = g.input(if fused { F16 } else { F32 }, [all, tokens / slots, 1, slots]);
     let rotation = rotation(g, size);
-    Rows { places, kept, groups, cells, positions, mask, rotation }
+    Rows { places, kept, restored, snapshots, groups, cells, positions, mask, rotation }
 }
 
 /// Returns the queries' narrow row, the queries made from it, and the row that is key and value for
@@ -213,7 +245,7 @@ fn project_groups(g: &mut Builder, attended: Id, positions: Id) -> Id {
     let x = g.rope(x, positions, Id::NONE);
     let groups = g.number(Hyper::OutputGroupCount).max(1);
     let rank = g.number(Hyper::OutputLoraRank);
-    let width = heads.q / groups * heads.k;
+    let width = (heads.q / groups).saturating_mul(heads.k);
     let x = g.reshape(x, [width, groups, tokens, 1]);
     let x = g.permute(x, [0, 2, 1, 3]);
     let weight = g.weight(Role::AttnOutputA);
@@ -322,15 +354,22 @@ fn compress(g: &mut Builder, x: Id, inputs: &Rows, kept: &Kept) {
     let table = g.weight(kept.places);
     let places = g.get_rows(table, inputs.places);
     let scores = g.add(scores, places);
-    let states = [Cache::Compressed(kept.state), Cache::Scores(kept.state)].map(|which| {
-        let state = g.cache(g.index(), which);
-        let Tensor { ne, nb, .. } = *g.get(state);
-        g.view_2d(state, [ne[0], ne[1].saturating_mul(ne[2])], nb[1], 0)
+    let which = [Cache::Compressed(kept.state), Cache::Scores(kept.state)];
+    let fresh = [values, scores];
+    // What drafts that were taken back have changed is put in place first.
+    let states = which.map(|which| match inputs.restored {
+        Some([from, to]) => {
+            let all = all_planes(g, which);
+            let rows = g.get_rows(all, from);
+            set_planes(g, which, rows, to)
+        }
+        None => all_planes(g, which),
     });
+    let planes = g.snapshots();
     let mut sources = [Id::NONE; 2];
-    for ((source, state), fresh) in sources.iter_mut().zip(states).zip([values, scores]) {
+    for ((source, state), fresh) in sources.iter_mut().zip(states).zip(fresh) {
         let Tensor { ne, nb, .. } = *g.get(state);
-        let old = g.view_2d(state, [ne[0], ne[1]], nb[1], 0);
+        let old = g.view_2d(state, [ne[0], ne[1] / planes.max(1)], nb[1], 0);
         *source = g.concat(old, fresh, 1);
     }
     let mut made = make_rows(g, sources, inputs, kept);
@@ -340,19 +379,39 @@ fn compress(g: &mut Builder, x: Id, inputs: &Rows, kept: &Kept) {
     let cache = g.cache(g.index(), Cache::Compressed(kept.rows));
     let stored = g.store_rows(cache, made, inputs.cells);
     g.expand(stored);
+    if let Some([from, to]) = inputs.snapshots {
+        let mut written = [Id::NONE; 2];
+        for (index, written) in written.iter_mut().enumerate() {
+            let source = g.concat(states[index], fresh[index], 1);
+            let rows = g.get_rows(source, from);
+            *written = set_planes(g, which[index], rows, to);
+        }
+        for written in written {
+            g.expand(written);
+        }
+    }
     let [from, to] = inputs.kept;
-    let stored = [values, scores].map(|fresh| g.get_rows(fresh, from));
-    let which = [Cache::Compressed(kept.state), Cache::Scores(kept.state)];
+    let stored = fresh.map(|fresh| g.get_rows(fresh, from));
     let mut written = [Id::NONE; 2];
     for ((written, rows), which) in written.iter_mut().zip(stored).zip(which) {
-        let state = g.cache(g.index(), which);
-        let Tensor { ne, nb, .. } = *g.get(state);
-        let all = g.view_2d(state, [ne[0], ne[1].saturating_mul(ne[2])], nb[1], 0);
-        *written = g.set_rows(all, rows, to);
+        *written = set_planes(g, which, rows, to);
     }
     for written in written {
         g.expand(written);
     }
+}
+
+/// Returns all rows of a state, those of every draft among them.
+fn all_planes(g: &mut Builder, which: Cache) -> Id {
+    let state = g.cache(g.index(), which);
+    let Tensor { ne, nb, .. } = *g.get(state);
+    g.view_2d(state, [ne[0], ne[1].saturating_mul(ne[2])], nb[1], 0)
+}
+
+/// Writes rows of a state.
+fn set_planes(g: &mut Builder, which: Cache, rows: Id, to: Id) -> Id {
+    let all = all_planes(g, which);
+    g.set_rows(all, rows, to)
 }
 
 /// Makes rows from groups of tokens: their mean, weighted by the scores

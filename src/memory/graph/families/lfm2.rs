@@ -52,8 +52,7 @@ fn lfm2(g: &mut Builder) {
     let normed = g.norm_with(Norm::Rms, x, weight, Id::NONE);
     if g.plan.settings.embeddings {
         // The only language models without logits then.
-        g.set_output(normed);
-        g.expand(normed);
+        g.finish_embedding(normed);
         return;
     }
     let logits = g.logits(normed);
@@ -76,8 +75,14 @@ fn short_convolution(g: &mut Builder, input: &StateInput, x: Id) -> Id {
     let turned = g.transpose(gated);
     let before = g.load_state(input, Cache::R);
     let before = g.reshape(before, [taps, width, slots, 1]);
-    let window = g.concat(before, turned, 0);
-    for number in 0..g.snapshots().min(tokens) {
+    // A token's window ends with it, or has it in the middle where it sees tokens after it. In the
+    // latter nothing can be taken back.
+    let (window, snapshots) = if g.plan.structure.memory.causal {
+        (g.concat(before, turned, 0), g.snapshots())
+    } else {
+        (centered_window(g, before, turned), 1)
+    };
+    for number in 0..snapshots.min(tokens) {
         let last = g.last_taps(window, taps, number);
         g.store_snapshot(Cache::R, last, taps.saturating_mul(width), number);
     }
@@ -86,4 +91,15 @@ fn short_convolution(g: &mut Builder, input: &StateInput, x: Id) -> Id {
     let gated = g.mul(c, convolved);
     let out = g.project(Role::ShortconvOutProj, gated);
     g.by_token(out)
+}
+
+/// Puts half of the remembered tokens before the others, and as many empty ones behind.
+fn centered_window(g: &mut Builder, before: Id, turned: Id) -> Id {
+    let Tensor { ne, nb, .. } = *g.get(before);
+    let half = ne[0] / 2;
+    let at = ne[0].saturating_sub(half).saturating_mul(nb[0]);
+    let left = g.view_3d(before, [half, ne[1], ne[2]], [nb[1], nb[2]], at);
+    let left = g.cont(left);
+    let joined = g.concat(left, turned, 0);
+    g.pad(joined, [half, 0, 0, 0])
 }

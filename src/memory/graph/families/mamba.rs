@@ -164,7 +164,7 @@ fn nemotron_h(g: &mut Builder) {
 }
 
 /// A network of squared relus without a gate; experts may work at a smaller width.
-fn nemotron_network(g: &mut Builder, x: Id) -> Id {
+pub(super) fn nemotron_network(g: &mut Builder, x: Id) -> Id {
     if !g.has(Role::FfnGateInp) {
         return g.feed_forward(x, DENSE, Activation::ReluSqr, GateType::Parallel);
     }

@@ -11,6 +11,7 @@ mod drafters;
 mod encoders;
 mod gemma;
 mod gemma3n;
+mod glm5_next;
 mod granite_switch;
 mod hy_v4;
 mod kimi;
@@ -21,6 +22,7 @@ mod minimax01;
 mod minimax_m3;
 mod moe;
 mod moe_apart;
+mod mtp;
 mod plamo2;
 mod qwen4exp;
 mod qwen_next;
@@ -54,6 +56,7 @@ const TABLES: &[fn(&str) -> Option<Family>] = &[
     sparse::of,
     deepseek4::of,
     dots3note::of,
+    glm5_next::of,
     granite_switch::of,
     hy_v4::of,
     minimax01::of,
@@ -76,4 +79,9 @@ pub(super) const UNKNOWN: Family = |g| decoder::LLAMA.build(g);
 /// Returns what builds the graph of an architecture.
 pub(super) fn of(architecture: &str) -> Option<Family> {
     TABLES.iter().find_map(|of| of(architecture))
+}
+
+/// Returns what builds the graph that an architecture drafts with.
+pub(super) fn drafting(architecture: &str) -> Option<Family> {
+    mtp::of(architecture)
 }

@@ -46,6 +46,13 @@ struct Inputs {
     temperatures: Id,
 }
 
+impl Inputs {
+    fn new(g: &mut Builder) -> Inputs {
+        let (tokens, positions) = (g.tokens(), g.positions());
+        Inputs { positions, temperatures: g.input(F32, [1, 1, tokens, 1]) }
+    }
+}
+
 const USUAL: Decoder = Decoder {
     norm: Norm::Rms,
     qkv: turned,
@@ -143,11 +150,13 @@ fn build(g: &mut Builder) {
     let embeddings = g.embeddings();
     // afmoe alone scales its embeddings whatever the header says.
     let mut x = if g.architecture() == "afmoe" { g.scale(embeddings) } else { embeddings };
-    let (tokens, positions) = (g.tokens(), g.positions());
-    let inputs = Inputs { positions, temperatures: g.input(F32, [1, 1, tokens, 1]) };
+    let inputs = Inputs::new(g);
     let caches = if g.plan.structure.memory.any { g.attention_input() } else { g.batch_input() };
     let ids = g.output_ids();
-    let ids_in_last = if how.crop == Crop::InLast { ids } else { Id::NONE };
+    // MiMo 2 puts the hidden states out as they are before the last norm.
+    let late = g.plan.shows_states && g.architecture() == "mimo2";
+    let crop = if late { Crop::AfterLast } else { how.crop };
+    let ids_in_last = if crop == Crop::InLast { ids } else { Id::NONE };
     for &block in g.blocks() {
         g.enter(Some(block));
         if g.kind().deepstack {
@@ -161,27 +170,42 @@ fn build(g: &mut Builder) {
         let attended = attend(g, &how, normed, &inputs, &caches);
         let [attended, residual, scores] = g.keep_outputs(ids_in_last, [attended, x, scores]);
         let attended = g.add(attended, residual);
-        let normed = g.norm(how.norm, attended, how.ffn_norm);
-        let fed = if scores != Id::NONE || g.has(Role::FfnGateInp) {
-            let experts = Experts { scores, ..(how.experts)(g) };
-            g.routed_and_shared(normed, experts)
-        } else {
-            g.swiglu(normed)
-        };
-        let fed = g.norm_if(how.norm, fed, Role::PostFfwNorm);
-        x = g.add(fed, attended);
+        x = feed(g, &how, attended, scores);
     }
-    if how.crop == Crop::AfterLast {
+    if crop == Crop::AfterLast {
         g.set_output(x);
         x = g.get_rows(x, ids);
     }
     let mut normed = g.output_norm(how.norm, x);
-    if how.crop == Crop::AfterNorm {
+    if crop == Crop::AfterNorm {
         g.set_output(normed);
         normed = g.get_rows(normed, ids);
     }
     let logits = g.logits(normed);
     g.finish(logits);
+}
+
+/// The block that drafts, as any other of its model.
+pub(super) fn draft_block(g: &mut Builder, x: Id, caches: &AttentionInput) -> Id {
+    let Some(how) = describe(g.architecture()) else { return x };
+    let inputs = Inputs::new(g);
+    let normed = g.norm(how.norm, x, Role::AttnNorm);
+    let attended = attend(g, &how, normed, &inputs, caches);
+    let attended = g.add(attended, x);
+    feed(g, &how, attended, Id::NONE)
+}
+
+/// The block behind its attention: norm, experts or a dense network, residual.
+fn feed(g: &mut Builder, how: &Decoder, attended: Id, scores: Id) -> Id {
+    let normed = g.norm(how.norm, attended, how.ffn_norm);
+    let fed = if scores != Id::NONE || g.has(Role::FfnGateInp) {
+        let experts = Experts { scores, ..(how.experts)(g) };
+        g.routed_and_shared(normed, experts)
+    } else {
+        g.swiglu(normed)
+    };
+    let fed = g.norm_if(how.norm, fed, Role::PostFfwNorm);
+    g.add(fed, attended)
 }
 
 /// Attention with what follows up to the residual.

@@ -140,28 +140,13 @@ fn grovemoe(g: &mut Builder) {
 /// Cohere 2 with experts: attention and network stand beside each other behind one norm; rope in
 /// windowed and leading dense blocks alone.
 fn cohere2moe(g: &mut Builder) {
-    let norm = if g.float(Hyper::LayerNormRmsEpsilon) == 0.0 { Norm::Layer } else { Norm::Rms };
+    let norm = cohere_norm(g);
     let mut x = g.embeddings();
     let inputs = Inputs::new(g);
     for &block in g.blocks() {
         g.enter(Some(block));
-        let normed = g.norm(norm, x, Role::AttnNorm);
-        let mut qkv = g.qkv(normed);
-        if g.kind().windowed || u64::from(block) < g.number(Hyper::LeadingDenseBlocks) {
-            qkv = inputs.turn(g, qkv);
-        }
-        let attended = g.attend(&inputs.caches, qkv, Extras::default());
-        let mut fed = if g.has(Role::FfnGateInp) {
-            let how = by_header(g);
-            g.routed_and_shared(normed, how)
-        } else {
-            g.swiglu(normed)
-        };
-        if g.has(Role::FfnUpShexp) {
-            fed = g.scale(fed);
-        }
-        let fed = g.add(fed, x);
-        x = g.add(fed, attended);
+        let turns = g.kind().windowed || u64::from(block) < g.number(Hyper::LeadingDenseBlocks);
+        x = cohere_block(g, x, &inputs, turns);
     }
     let normed = g.output_norm(norm, x);
     g.set_output(normed);
@@ -171,6 +156,38 @@ fn cohere2moe(g: &mut Builder) {
         logits = g.scale(logits);
     }
     g.finish(logits);
+}
+
+/// Returns the kind of norm, which the header tells by whose epsilon it has.
+pub(super) fn cohere_norm(g: &Builder) -> Norm {
+    if g.float(Hyper::LayerNormRmsEpsilon) == 0.0 { Norm::Layer } else { Norm::Rms }
+}
+
+fn cohere_block(g: &mut Builder, x: Id, inputs: &Inputs, turns: bool) -> Id {
+    let norm = cohere_norm(g);
+    let normed = g.norm(norm, x, Role::AttnNorm);
+    let mut qkv = g.qkv(normed);
+    if turns {
+        qkv = inputs.turn(g, qkv);
+    }
+    let attended = g.attend(&inputs.caches, qkv, Extras::default());
+    let mut fed = if g.has(Role::FfnGateInp) {
+        let how = by_header(g);
+        g.routed_and_shared(normed, how)
+    } else {
+        g.swiglu(normed)
+    };
+    if g.has(Role::FfnUpShexp) {
+        fed = g.scale(fed);
+    }
+    let fed = g.add(fed, x);
+    g.add(fed, attended)
+}
+
+/// The block that drafts, always with rope.
+pub(super) fn cohere_draft(g: &mut Builder, x: Id) -> Id {
+    let inputs = Inputs::new(g);
+    cohere_block(g, x, &inputs, true)
 }
 
 /// Phi 3.5 `MoE`: queries are scaled by themselves, and there is a bias to everything.

@@ -9,8 +9,8 @@ use crate::memory::graph::tensor::{F16, F32, FusedOp, I32, I64, Id, Op, Tensor, 
 use crate::memory::hyper::Hyper;
 use crate::memory::tensor::{Role, Suffix};
 
-use super::Family;
 use super::qwen_next::{Net, USUAL, gated, linear_with, network};
+use super::{Family, mtp};
 
 /// Returns what builds the graph of an architecture of this family.
 pub(super) fn of(architecture: &str) -> Option<Family> {
@@ -45,7 +45,7 @@ fn qwen4exp(g: &mut Builder) {
         } else {
             attention(g, &cache, pools.as_ref(), positions, mixed)
         };
-        let (mixed, inject) = if g.is_last() {
+        let (mixed, inject) = if g.is_last() && !g.plan.shows_states {
             let flat = g.reshape(x, [width.saturating_mul(streams), tokens, 1, 1]);
             let [mixed, inject, flat] = g.keep_outputs(ids, [mixed, inject, flat]);
             let shape = [width, streams, g.get(flat).ne[1], 1];
@@ -61,10 +61,55 @@ fn qwen4exp(g: &mut Builder) {
         // Called `l_last`, it is kept where its block is.
         g.pin_to_block(x);
     }
+    if g.plan.shows_states {
+        let flat = flatten(g, x);
+        g.set_output(flat);
+        g.expand(flat);
+        let flat = flatten(g, x);
+        let kept = g.get_rows(flat, ids);
+        let outputs = g.plan.outputs;
+        x = g.reshape(kept, [width, streams, outputs, 1]);
+    }
     g.enter(None);
     let (normed, _) = mix(g, x, OUTPUT);
     let logits = g.logits(normed);
     g.finish(logits);
+}
+
+/// Puts the streams of each token into one row.
+fn flatten(g: &mut Builder, x: Id) -> Id {
+    let [width, streams, tokens, _] = g.get(x).ne;
+    g.reshape(x, [width.saturating_mul(streams), tokens, 1, 1])
+}
+
+/// What drafts: one more block of gated attention on the streams, which the embedding of the token
+/// found last has been joined with.
+pub(super) fn draft(g: &mut Builder) {
+    let joint = mtp::given(g);
+    let (state, input) = g.hybrid_input();
+    let AttentionInput::Cache(cache) = input else { return };
+    // There is no state in this context, but its input has its room.
+    g.expand(state.all);
+    let pools = Pools::new(g);
+    let positions = g.positions();
+    let ids = g.output_ids();
+    let mut x = mtp::join(g, joint, Norm::Rms);
+    let (mixed, inject) = mix(g, x, ATTENTION);
+    let mixed = attention(g, &cache, pools.as_ref(), positions, mixed);
+    x = combine(g, x, mixed, inject);
+    let (mixed, inject) = mix(g, x, NETWORK);
+    let fed = network(g, mixed);
+    x = combine(g, x, fed, inject);
+    let flat = flatten(g, x);
+    let kept = g.get_rows(flat, ids);
+    g.set_output(flat);
+    g.expand(flat);
+    let (width, streams, outputs) = (g.embedding(), g.streams(), g.plan.outputs);
+    let x = g.reshape(kept, [width, streams, outputs, 1]);
+    let (normed, _) = mix(g, x, DRAFT);
+    g.set_output(normed);
+    let logits = g.vocabulary(normed);
+    mtp::finish(g, logits);
 }
 
 /// The tensors that mix the streams to one activation.
@@ -80,6 +125,8 @@ const ATTENTION: Mixing =
     Mixing { norm: Role::HcAttnNorm, down: Role::HcAttnDown, up: Role::HcAttnUp, inject: Some(Role::HcAttnInject) };
 const NETWORK: Mixing =
     Mixing { norm: Role::HcFfnNorm, down: Role::HcFfnDown, up: Role::HcFfnUp, inject: Some(Role::HcFfnInject) };
+const DRAFT: Mixing =
+    Mixing { norm: Role::NextnHcHeadNorm, down: Role::NextnHcHeadDown, up: Role::NextnHcHeadUp, inject: None };
 const OUTPUT: Mixing =
     Mixing { norm: Role::OutputHcNorm, down: Role::OutputHcDown, up: Role::OutputHcUp, inject: None };
 

@@ -58,21 +58,23 @@ fn decoder(g: &mut Builder, attention: Mixer<Attended>, linear: Mixer<StateInput
     let normed = g.output_norm(Norm::Rms, x);
     g.set_output(normed);
     let kept = g.get_rows(normed, ids);
-    project_embedding(g, kept);
-    let logits = g.logits(kept);
+    let embedding = embedding(g, kept);
+    g.set_embedding(embedding);
+    let logits = g.vocabulary(kept);
     g.finish(logits);
 }
 
-/// Projects the embedding that is put out, where the file has a matrix for it.
-fn project_embedding(g: &mut Builder, kept: Id) {
+/// Returns the embedding that is put out: the rows projected, where the file has a matrix for it.
+fn embedding(g: &mut Builder, kept: Id) -> Id {
     let matrix = g.output_weight(Role::ClsOutput, Suffix::Weight);
-    if matrix != Id::NONE {
-        let projected = g.mul_mat(matrix, kept);
-        let bias = g.output_weight(Role::ClsOutput, Suffix::Bias);
-        let projected = g.add_if(projected, bias);
-        g.set_output(projected);
-        g.expand(projected);
+    if matrix == Id::NONE {
+        return kept;
     }
+    let projected = g.mul_mat(matrix, kept);
+    let bias = g.output_weight(Role::ClsOutput, Suffix::Bias);
+    let projected = g.add_if(projected, bias);
+    g.expand(projected);
+    projected
 }
 
 /// A dense network, or experts beside a shared one that a gate lets through.

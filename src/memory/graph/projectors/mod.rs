@@ -89,30 +89,30 @@ impl Graphs {
     pub(in crate::memory) fn compute(&self, backend: Backend, flash: FlashAttention) -> Computed {
         let backends = Backends::new(backend, usize::from(backend != Backend::None));
         match flash {
-            FlashAttention::On => allocated(&self.flash, &backends),
-            FlashAttention::Off => allocated(&self.plain, &backends),
+            FlashAttention::On => allocated(&self.flash, backends),
+            FlashAttention::Off => allocated(&self.plain, backends),
             FlashAttention::Auto => {
-                let first = allocated(&self.flash, &backends);
-                if self.has_kernels(&backends) {
+                let first = allocated(&self.flash, backends);
+                if self.has_kernels(backends) {
                     return first;
                 }
                 // Flash attention is switched off and the buffers are reserved again; they never
                 // shrink.
-                let second = allocated(&self.plain, &backends);
+                let second = allocated(&self.plain, backends);
                 Computed { device: first.device.max(second.device), host: first.host.max(second.host) }
             }
         }
     }
 
     /// Returns whether the device can compute every flash attention.
-    fn has_kernels(&self, backends: &Backends) -> bool {
+    fn has_kernels(&self, backends: Backends) -> bool {
         let graph = &self.flash;
         let mut attentions = graph.nodes.iter().filter(|&&id| graph.get(id).op == Op::FlashAttnExt);
         attentions.all(|&id| backends.supports(BackendId(0), graph, id))
     }
 }
 
-fn allocated(graph: &Graph, backends: &Backends) -> Computed {
+fn allocated(graph: &Graph, backends: Backends) -> Computed {
     let mut graph = graph.clone();
     let scheduled = schedule::schedule(&mut graph, backends, 1);
     let room = allocate::allocate(&graph, &scheduled, backends);
