@@ -32,6 +32,7 @@ pub(super) fn render(report: &Report, columns: Option<usize>) -> String {
     let version = safe(&report.version);
     let state = if report.live { "is running" } else { "is not running: this is from a single scan" };
     facts.heading(&format!("fitwatch {version} {state}"));
+    words::loaded(&mut facts, report);
     facts.fact("models", &models(report));
     facts.fact("RAM", &words::memory(&report.machine.memory));
     for gpu in &report.machine.devices {

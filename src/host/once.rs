@@ -58,7 +58,9 @@ fn perform(engine: &mut Engine, probes: &mut Probes, user_home: &Path) -> (Vec<E
                 events.push(Event::LmStudioRead(Box::new(lmstudio::read(&config, user_home))));
             }
             // A single scan watches, shows, says and keeps nothing.
-            Effect::Watch { .. }
+            Effect::AskLoaded(_)
+            | Effect::Unload { .. }
+            | Effect::Watch { .. }
             | Effect::ShowTray(_)
             | Effect::Notify(_)
             | Effect::CloseNotice { .. }

@@ -267,6 +267,10 @@ impl<S: Fn(Box<Tray>)> Host<S> {
                     events.deliver_blocking(Event::LmStudioRead(Box::new(read)));
                 });
             }
+            Effect::AskLoaded(_) => events.post(Event::LoadedAsked(Box::default())),
+            Effect::Unload { instance, .. } => {
+                events.post(Event::Unloaded { instance, outcome: crate::lmstudio::Unloaded::NotLoaded });
+            }
             Effect::ShowTray(tray) => {
                 // Only the first makes the unit ready; the others change its status.
                 login::notify_ready(&tray.tooltip);

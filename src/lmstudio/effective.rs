@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AppSettings, DefaultContext, LoadSettings};
+use super::{AppSettings, DefaultContext, Instance, LoadSettings};
 use crate::memory::{CacheType, FlashAttention, GpuLayers, Kind, Settings, Structure};
 
 /// LM Studio's context for embedding models.
@@ -60,6 +60,16 @@ pub fn settings_for(structure: &Structure, saved: Option<&LoadSettings>, app: &A
     let basis = if *saved == unsaved { SettingsBasis::Defaults } else { SettingsBasis::Saved };
     let assumptions = assumptions(&settings, saved, basis);
     SettingsFor { settings, basis, assumptions }
+}
+
+/// Returns the settings that a loaded model was loaded with.
+pub fn loaded_settings(
+    structure: &Structure,
+    instance: &Instance,
+    saved: Option<&LoadSettings>,
+    app: &AppSettings,
+) -> SettingsFor {
+    settings_for(structure, instance.model.as_ref().map(|model| &model.load).or(saved), app)
 }
 
 /// Returns LM Studio's defaults for a model.

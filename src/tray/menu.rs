@@ -10,16 +10,23 @@ use super::status::{self, verdict};
 use super::{Action, Row};
 use crate::alerts::text::{counted, elided, outcome, short_device, tidy};
 use crate::fit::{Fit, Verdict};
+use crate::lmstudio::Whereabouts;
 use crate::machine::{Device, DeviceMemory, Reading};
-use crate::report::{ModelReport, Report, StateReport};
+use crate::report::{InstanceReport, ModelReport, Report, StateReport};
 use crate::units::Bytes;
 
 /// The most rows of one level.
 pub(super) const ROWS: usize = 20;
 /// How many GPUs have rows of their own at the top level.
 const GPU_ROWS: usize = 2;
+/// How many loaded models have rows of their own at the top level.
+const LOADED_ROWS: usize = 3;
+/// The longest line about a loaded model, in characters.
+const LINE: usize = 90;
 /// The longest name of a model, in characters.
 const NAME: usize = 44;
+/// The longest name of a loaded model in another one's row, in characters.
+const SHORT_NAME: usize = 24;
 /// The longest reason, in characters.
 const REASON: usize = 70;
 
@@ -28,6 +35,11 @@ pub(super) fn rows(report: &Report) -> Vec<Row> {
     let mut rows = vec![Row::Text(status::line(report))];
     rows.extend(problem_line(report).map(Row::Text));
     rows.push(Row::Separator);
+    let loaded = loaded(report);
+    if !loaded.is_empty() {
+        rows.extend(loaded);
+        rows.push(Row::Separator);
+    }
     let commands = commands(report);
     let groups = groups(report);
     let machine = machine_rows(report, ROWS - rows.len() - groups.len() - 1 - commands.len());
@@ -39,6 +51,46 @@ pub(super) fn rows(report: &Report) -> Vec<Row> {
     rows.extend(machine);
     rows.extend(commands);
     rows
+}
+
+/// Returns the loaded models, each with what is known of it and a row that unloads it.
+fn loaded(report: &Report) -> Vec<Row> {
+    let mut rows: Vec<Row> = report.loaded.iter().map(instance_row).collect();
+    if rows.len() > LOADED_ROWS {
+        rows = vec![Row::Submenu {
+            text: format!("Loaded ({})", rows.len()),
+            rows: limited(&rows, Row::clone, "fitwatch status"),
+        }];
+    }
+    rows.extend(report.loaded_unknown.iter().map(|reason| Row::Text(elided(reason, REASON))));
+    if !rows.is_empty() {
+        rows.insert(0, Row::Text("Loaded".into()));
+    }
+    rows
+}
+
+fn instance_row(instance: &InstanceReport) -> Row {
+    let context = instance.settings.as_ref().map(|settings| settings.settings.context).filter(|context| *context > 0);
+    let elsewhere = matches!(instance.whereabouts, Whereabouts::Elsewhere(_)).then(|| "on another machine".to_owned());
+    let largest = instance.needs.iter().max_by_key(|pool| pool.bytes);
+    let needs = largest.map(|pool| format!("{} of {}", pool.bytes, short_device(&pool.name)));
+    let words = [context.map(|context| format!("context {context}")), elsewhere, needs, instance.activity_in_words()];
+    let words: Vec<String> = words.into_iter().flatten().collect();
+    let lines = [
+        instance.settings_in_words(),
+        instance.needs_in_words().map(|needs| format!("needs {needs}")),
+        instance.estimate_in_words(),
+        instance.ttl_in_words(),
+    ];
+    let lines = lines.into_iter().flatten().chain(instance.notes.iter().cloned());
+    let mut rows: Vec<Row> = lines.map(|line| Row::Text(elided(&line, LINE))).collect();
+    if let Some(model) = &instance.model {
+        rows.push(Row::Item { text: "What it needs".into(), action: Action::ShowModel(model.clone()) });
+    }
+    if instance.can_unload {
+        rows.push(Row::Item { text: "Unload".into(), action: Action::Unload(instance.id.clone()) });
+    }
+    Row::Submenu { text: format!("{}  {}", elided(&instance.id, NAME), tidy(&words.join(" · "))), rows }
 }
 
 /// Opens groups into the menu itself, the best fitting first, as long as there is room for all:
@@ -224,7 +276,9 @@ fn state_words(model: &ModelReport) -> Vec<String> {
 /// Returns what a fit comes to now and, where that differs, at this machine's best.
 fn fit_words(fit: &Fit) -> Vec<String> {
     let mut words = vec![outcome(&fit.now)];
-    if fit.machine.verdict < fit.now.verdict {
+    if let Some(without) = without_words(fit) {
+        words.push(without);
+    } else if fit.machine.verdict < fit.now.verdict {
         let pool = short_device(&fit.now.binding);
         words.push(match fit.machine.verdict {
             Verdict::FullGpu if fit.now.verdict == Verdict::PartialGpu => format!("fits fully when {pool} is free"),
@@ -235,6 +289,19 @@ fn fit_words(fit: &Fit) -> Vec<String> {
         });
     }
     words
+}
+
+/// Returns how a fit gets better without loaded models: `fits fully without qwen3-8b`.
+fn without_words(fit: &Fit) -> Option<String> {
+    let unloaded = fit.if_unloaded.as_ref()?;
+    let fits = match unloaded.verdict {
+        Verdict::FullGpu => "fits fully",
+        Verdict::PartialGpu => "fits partly",
+        Verdict::CpuOnly | Verdict::TooLarge | Verdict::Unknown => "fits",
+    };
+    let (first, more) = unloaded.instances.split_first()?;
+    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+    Some(format!("{fits} without {}{more}", elided(first, SHORT_NAME)))
 }
 
 /// Returns the line of a GPU.

@@ -337,6 +337,8 @@ fn report(models: Vec<ModelReport>) -> Report {
         schema: SCHEMA,
         version: "0".into(),
         live: true,
+        loaded: Vec::new(),
+        loaded_unknown: None,
         models,
         machine: Picture {
             memory: Reading::Fresh {
@@ -384,7 +386,7 @@ fn judged(name: &str, now: Judgement) -> ModelReport {
 }
 
 fn judged_twice(name: &str, now: Judgement, machine: Judgement) -> ModelReport {
-    ModelReport { fit: Some(Fit { now, machine, largest_context: None }), ..model(name) }
+    ModelReport { fit: Some(Fit { now, machine, largest_context: None, if_unloaded: None }), ..model(name) }
 }
 
 fn model(name: &str) -> ModelReport {
