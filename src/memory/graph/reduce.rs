@@ -62,6 +62,10 @@ impl Selection {
 
     fn of_few(all: Vec<Block>) -> Selection {
         let built = Choice::new(&all, &[]).take(FIRST_PATIENCE, true);
+        if built.len() * 8 >= all.len() * 7 {
+            // Those left out would be worth less than another try costs.
+            return Selection::of_all(all);
+        }
         Selection { all, built, tries: 0, done: 0, learned: Vec::new() }
     }
 
