@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::alerts::Notice;
 use crate::config::Config;
 use crate::library::{HeaderRead, Listing, ModelFile, ModelId, Remembered, Root};
-use crate::lmstudio::{AppSettings, Ask, Home, LoadSettings, Round, Unloaded};
+use crate::lmstudio::{AppSettings, Ask, Home, Hub, LoadSettings, Program, Round, Unloaded};
 use crate::machine::Sample;
 use crate::memory::Build;
 use crate::report::{Detail, Problem, Report};
@@ -93,8 +93,12 @@ pub struct LmStudioRead {
     pub roots: Vec<Root>,
     /// `settings.json`.
     pub settings: AppSettings,
+    /// The program whose files they are, where it has some of its own.
+    pub program: Program,
     /// Saved per-model settings by `indexedModelIdentifier`.
     pub saved: BTreeMap<String, LoadSettings>,
+    /// The virtual models.
+    pub hub: Hub,
     /// The build of llama.cpp that it runs, where its files tell.
     pub build: Option<Build>,
     /// What could not be understood.

@@ -1,6 +1,6 @@
 //! The loaded models: asking for them, what they need, unloading one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::models::Supplies;
@@ -9,7 +9,8 @@ use crate::alerts::Notice;
 use crate::fit::{GpuSupply, Held};
 use crate::library::{Library, Model, ModelId, ModelState};
 use crate::lmstudio::{
-    Ask, Instance, Instances, Mapping, Pace, Round, SettingsFor, Unloaded, Whereabouts, loaded_settings, mapping,
+    Ask, IndexHints, Instance, Instances, Mapping, Pace, Round, SettingsFor, Shelves, Unloaded, Whereabouts,
+    loaded_settings, mapping, saved_for,
 };
 use crate::memory::{Bill, Devices, EngineProfile, Pool, bill};
 use crate::report::{InstanceReport, PoolBytes};
@@ -26,6 +27,8 @@ pub(super) struct Loaded {
     is_asking: bool,
     /// It is asked along with something else that is due.
     is_joined: bool,
+    /// What LM Studio's index is to be asked for next time.
+    in_doubt: BTreeSet<String>,
     /// When LM Studio was asked last, in its own clock.
     at_ms: u64,
     entries: BTreeMap<String, Entry>,
@@ -48,8 +51,11 @@ impl Loaded {
     pub(super) fn take_over(&mut self, engine: &Sources, supplies: &Supplies) {
         let mut old = std::mem::take(&mut self.entries);
         let devices = supplies.machine.devices();
+        let hints = self.instances.hints().clone();
+        self.instances.settle(engine.shelves(&hints));
+        self.in_doubt.extend(self.instances.in_doubt(engine.shelves(&hints)));
         for instance in self.instances.list() {
-            let mapping = mapping(instance, engine.library.models());
+            let mapping = mapping(instance, engine.shelves(&hints));
             let mut entry = Entry { mapping, settings: None, bill: None, held: None };
             let old = old.remove(&instance.id).and_then(|old| Some((old.settings?, old.bill?)));
             if let Some((model, settings)) = engine.settings(instance, &entry.mapping) {
@@ -147,7 +153,12 @@ pub(super) struct Sources<'a> {
     pub(super) profile: &'a EngineProfile,
 }
 
-impl Sources<'_> {
+impl<'a> Sources<'a> {
+    /// Returns where a loaded model is looked for.
+    fn shelves(&self, hints: &'a IndexHints) -> Shelves<'a> {
+        Shelves { library: self.library, hub: &self.lm_studio.hub, hints }
+    }
+
     /// Returns the model of an instance and the settings it was loaded with; nothing where it is not
     /// known, cannot be billed, or runs elsewhere.
     fn settings(&self, instance: &Instance, mapping: &Mapping) -> Option<(&Model, SettingsFor)> {
@@ -157,8 +168,8 @@ impl Sources<'_> {
         }
         let model = self.library.model(id)?;
         let ModelState::Ready(structure) = &model.state else { return None };
-        let saved = self.lm_studio.saved.get(&id.0);
-        Some((model, loaded_settings(structure, instance, saved, &self.lm_studio.settings)))
+        let (saved, _) = saved_for(model, &self.lm_studio.saved, &self.lm_studio.hub);
+        Some((model, loaded_settings(structure, instance, saved.as_ref(), &self.lm_studio.settings)))
     }
 
     fn bill(&self, model: &Model, settings: &SettingsFor, devices: &Devices) -> Option<Bill> {
@@ -177,7 +188,8 @@ impl Engine {
             return;
         }
         self.loaded.is_asking = true;
-        let ask = Ask { scan: self.loaded.pace.ask(now), ..self.ask() };
+        let in_doubt = std::mem::take(&mut self.loaded.in_doubt);
+        let ask = Ask { scan: self.loaded.pace.ask(now), in_doubt, ..self.ask() };
         self.effects.push_back(Effect::AskLoaded(Box::new(ask)));
     }
 

@@ -7,7 +7,7 @@ use super::loaded::{Loaded, Sources};
 use crate::config::FitConfig;
 use crate::fit::{Fit, Held, Judgement, Plan, Sense, Supply, if_unloaded, judge, largest_context};
 use crate::library::{Model, ModelId, ModelState};
-use crate::lmstudio::{SettingsFor, settings_for};
+use crate::lmstudio::{SettingsFor, saved_for, settings_for};
 use crate::machine::Picture;
 use crate::memory::{Build, EngineProfile};
 
@@ -94,7 +94,8 @@ impl Models {
         let mut old = std::mem::take(&mut self.entries);
         for model in library.models() {
             let ModelState::Ready(structure) = &model.state else { continue };
-            let settings = settings_for(structure, lm_studio.saved.get(&model.id.0), &lm_studio.settings);
+            let (saved, origin) = saved_for(model, &lm_studio.saved, &lm_studio.hub);
+            let settings = settings_for(structure, saved.as_ref(), &lm_studio.settings).from_layers(&origin);
             let projector = model.projector.as_ref().map(|(_, projector)| projector);
             let old = old.remove(&model.id);
             let before = old.as_ref().map(|entry| entry.fit.now.clone());

@@ -3,11 +3,13 @@
 //! Every side is optional and none is trusted alone: the internal websocket, the REST interfaces
 //! and the processes each tell what they can, and the rest of this module joins them.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::LoadSettings;
+use super::{IndexHints, LoadSettings};
+use crate::library::FileIdentity;
 use crate::memory::{CacheType, FlashAttention};
 use crate::units::{Bytes, Span};
 
@@ -20,10 +22,14 @@ pub struct Ask {
     pub models: Vec<PathBuf>,
     /// Which processes are looked at.
     pub scan: Scan,
+    /// A process was seen that looks like LM Studio's: its ports are asked although no file names one.
+    pub is_seen: bool,
     /// The file that holds an API token, where the user gives one.
     pub token_file: Option<PathBuf>,
     /// No port is asked.
     pub processes_only: bool,
+    /// Keys that LM Studio's index is to be asked for: nothing else tells which files they mean.
+    pub in_doubt: BTreeSet<String>,
 }
 
 /// Which processes a round looks at.
@@ -64,6 +70,10 @@ pub struct Round {
     pub rest: Said<Vec<LoadedModel>>,
     /// The processes that hold models.
     pub processes: Said<Vec<EngineProcess>>,
+    /// What of the processes cannot be looked at, in words for the user.
+    pub notes: Vec<String>,
+    /// What LM Studio's index says of the keys that were in doubt.
+    pub hints: IndexHints,
 }
 
 /// What one side says.
@@ -96,6 +106,8 @@ pub struct RunningBackend {
     pub internal_port: Option<u16>,
     /// The port of the user's HTTP server, where it answers.
     pub user_port: Option<u16>,
+    /// LM Link's name of this machine, where it tells.
+    pub local_device: Option<String>,
 }
 
 /// The programs that may run as LM Studio's back-end.
@@ -130,6 +142,8 @@ pub struct LoadedModel {
     pub path: Option<String>,
     /// `indexedModelIdentifier`.
     pub indexed_identifier: Option<String>,
+    /// The variant, where several files serve the key: `publisher/name@q4_k_m`.
+    pub variant: Option<String>,
     /// Bytes on disk.
     pub bytes: Option<Bytes>,
     /// The architecture in LM Studio's word.
@@ -204,6 +218,20 @@ pub struct EngineProcess {
     pub runtime: Option<String>,
     /// What its command line asks for; a shared worker's names no model.
     pub asked: Asked,
+    /// The model's file as it was found on disk, links resolved.
+    pub file: Option<EngineFile>,
+}
+
+/// The file that a process was started with, as it was found on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineFile {
+    /// Its path with links resolved.
+    #[serde(serialize_with = "crate::paths::lossy")]
+    pub path: PathBuf,
+    /// What makes it the same file under another path.
+    pub identity: FileIdentity,
+    /// Its length.
+    pub bytes: Bytes,
 }
 
 /// The kinds of process that hold models.

@@ -115,3 +115,36 @@ impl InstanceReport {
         self.ttl.map(|ttl| format!("LM Studio unloads it after {ttl} without use"))
     }
 }
+
+/// Returns a loaded model made by hand, for the tests of what is shown.
+#[cfg(test)]
+pub(crate) fn example() -> InstanceReport {
+    use crate::lmstudio::SettingsBasis;
+    use crate::memory::Settings;
+
+    let settings = Settings { context: 16_384, parallel: 4, ..Settings::default() };
+    let pool = |name: &str, bytes| PoolBytes { name: name.into(), bytes: Bytes(bytes) };
+    InstanceReport {
+        id: "zephyr".into(),
+        name: "Zephyr 7B".into(),
+        model: Some(ModelId("publisher/zephyr-GGUF/zephyr.gguf".into())),
+        whereabouts: Whereabouts::Here,
+        sources: vec![Source::Websocket, Source::Processes],
+        kind: Some(LoadedKind::Language),
+        format: Some("gguf".into()),
+        process: Some(4_711),
+        settings: Some(Arc::new(SettingsFor { settings, basis: SettingsBasis::Saved, assumptions: Vec::new() })),
+        needs: vec![pool("RTX 4090", 7_100_000_000), pool("RAM", 410_000_000)],
+        activity: Some(Activity::Idle),
+        idle_for: Some(Span::minutes(3)),
+        ttl: Some(Span::minutes(60)),
+        estimate: Some(OwnEstimate {
+            total: Bytes(9_900_000_000),
+            gpu: Bytes(9_700_000_000),
+            is_confident: false,
+            passes_guardrails: true,
+        }),
+        can_unload: true,
+        notes: Vec::new(),
+    }
+}

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+pub(crate) use loaded::example as example_instance;
 pub use loaded::{InstanceReport, PoolBytes};
 
 use crate::fit::{Advice, Fit};

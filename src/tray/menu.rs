@@ -1,6 +1,6 @@
 //! The menu's rows.
 //!
-//! Every level has at most [`ROWS`] of them. Models are sorted by name, never by a number, so that
+//! Every level has a bounded number of them. Models are sorted by name, never by a number, so that
 //! rows stay where they are while numbers change. Words, not signs: a screen reader reads them.
 
 use std::collections::BTreeMap;
@@ -15,8 +15,10 @@ use crate::machine::{Device, DeviceMemory, Reading};
 use crate::report::{InstanceReport, ModelReport, Report, StateReport};
 use crate::units::Bytes;
 
-/// The most rows of one level.
-pub(super) const ROWS: usize = 20;
+/// The most rows of the menu itself.
+const TOP: usize = 22;
+/// The most rows of a submenu.
+const ROWS: usize = 20;
 /// How many GPUs have rows of their own at the top level.
 const GPU_ROWS: usize = 2;
 /// How many loaded models have rows of their own at the top level.
@@ -35,16 +37,17 @@ pub(super) fn rows(report: &Report) -> Vec<Row> {
     let mut rows = vec![Row::Text(status::line(report))];
     rows.extend(problem_line(report).map(Row::Text));
     rows.push(Row::Separator);
-    let loaded = loaded(report);
+    let commands = commands(report);
+    let groups = groups(report);
+    // RAM, GPUs and two separators have their place in any case.
+    let loaded = loaded(report, TOP.saturating_sub(rows.len() + groups.len() + commands.len() + 4));
     if !loaded.is_empty() {
         rows.extend(loaded);
         rows.push(Row::Separator);
     }
-    let commands = commands(report);
-    let groups = groups(report);
-    let machine = machine_rows(report, ROWS - rows.len() - groups.len() - 1 - commands.len());
+    let machine = machine_rows(report, TOP.saturating_sub(rows.len() + groups.len() + 1 + commands.len()));
     if !groups.is_empty() {
-        let room = ROWS - rows.len() - 1 - machine.len() - commands.len();
+        let room = TOP.saturating_sub(rows.len() + 1 + machine.len() + commands.len());
         rows.extend(opened(groups, room));
         rows.push(Row::Separator);
     }
@@ -53,20 +56,19 @@ pub(super) fn rows(report: &Report) -> Vec<Row> {
     rows
 }
 
-/// Returns the loaded models, each with what is known of it and a row that unloads it.
-fn loaded(report: &Report) -> Vec<Row> {
-    let mut rows: Vec<Row> = report.loaded.iter().map(instance_row).collect();
-    if rows.len() > LOADED_ROWS {
-        rows = vec![Row::Submenu {
-            text: format!("Loaded ({})", rows.len()),
-            rows: limited(&rows, Row::clone, "fitwatch status"),
-        }];
+/// Returns the loaded models, each with what is known of it and a row that unloads it; behind one row
+/// where there is no room for each.
+fn loaded(report: &Report, room: usize) -> Vec<Row> {
+    let unknown = report.loaded_unknown.iter().map(|reason| Row::Text(elided(reason, REASON)));
+    let rows: Vec<Row> = report.loaded.iter().map(instance_row).chain(unknown).collect();
+    if rows.is_empty() {
+        return rows;
     }
-    rows.extend(report.loaded_unknown.iter().map(|reason| Row::Text(elided(reason, REASON))));
-    if !rows.is_empty() {
-        rows.insert(0, Row::Text("Loaded".into()));
+    if rows.len() <= LOADED_ROWS && rows.len() < room {
+        return [Row::Text("Loaded".into())].into_iter().chain(rows).collect();
     }
-    rows
+    let text = format!("Loaded ({})", report.loaded.len());
+    vec![Row::Submenu { text, rows: limited(&rows, Row::clone, "fitwatch status") }]
 }
 
 fn instance_row(instance: &InstanceReport) -> Row {
