@@ -39,7 +39,8 @@ impl TensorType {
 
     /// Returns whether the type is quantised (its blocks hold more than one element).
     pub fn is_quantised(self) -> bool {
-        self.block().is_some_and(|(elements, _)| elements > 1)
+        // Most tensors of a graph are of this type.
+        self != TensorType::F32 && self.block().is_some_and(|(elements, _)| elements > 1)
     }
 
     /// Returns name, elements and bytes of one block.

@@ -37,12 +37,11 @@ impl BufferKind {
 
     /// Returns what a tensor takes before it is rounded up to the alignment.
     pub(super) fn filled(self, kind: TensorType, row: u64, bytes: Bytes) -> Bytes {
-        let short = row % self.row_elements;
-        if short != 0 && kind.is_quantised() {
-            bytes.saturating_add(row_bytes(kind, self.row_elements - short))
-        } else {
-            bytes
+        if self.row_elements == 1 || !kind.is_quantised() {
+            return bytes;
         }
+        let short = row % self.row_elements;
+        if short == 0 { bytes } else { bytes.saturating_add(row_bytes(kind, self.row_elements - short)) }
     }
 
     /// Returns what every tensor's place is a multiple of.

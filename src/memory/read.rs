@@ -254,13 +254,22 @@ fn unique<T: Ord + Clone>(values: Vec<T>) -> (Vec<T>, Vec<u16>) {
     (list, indices)
 }
 
-/// Returns a layout without what back-ends do not tell apart: quantised matrices are alike. Beside
-/// shared experts all stay as they are, since those of one type are computed together.
+/// Returns a layout without what back-ends do not tell apart: quantised matrices are alike. Of those
+/// that may be computed together, gates and `up`s of routed and shared experts, it is kept which
+/// are of one type.
 fn without_precision(layout: &[TensorShape]) -> Vec<TensorShape> {
-    const ANY: TensorType = TensorType(2);
+    const ANY: [TensorType; 4] = [TensorType(2), TensorType(3), TensorType(6), TensorType(7)];
+    const TOGETHER: [Role; 4] = [Role::FfnUpExps, Role::FfnGateExps, Role::FfnUpShexp, Role::FfnGateShexp];
     let shares = layout.iter().any(|tensor| tensor.role == Role::FfnUpShexp);
+    let is_together = |tensor: &&TensorShape| shares && TOGETHER.contains(&tensor.role) && tensor.kind.is_quantised();
     let alike = |tensor: &TensorShape| {
-        let kind = if tensor.kind.is_quantised() && !shares { ANY } else { tensor.kind };
+        let mut kind = tensor.kind;
+        if is_together(&tensor) {
+            let of_one_type = layout.iter().filter(is_together).position(|other| other.kind == tensor.kind);
+            kind = of_one_type.and_then(|first| ANY.get(first)).copied().unwrap_or(kind);
+        } else if kind.is_quantised() {
+            kind = ANY[0];
+        }
         TensorShape { kind, ..*tensor }
     };
     layout.iter().map(alike).collect()

@@ -127,7 +127,9 @@ impl Cpu {
 /// refuses such a file, the bill stays on the safe side. An unknown type counts a byte an element.
 pub(super) fn row_bytes(kind: TensorType, elements: u64) -> Bytes {
     let (block, bytes) = kind.block().unwrap_or((1, 1));
-    Bytes(elements.div_ceil(block.max(1))).saturating_mul(bytes)
+    // Most tensors of a graph are of floats, and a division is dear.
+    let blocks = if block <= 1 { elements } else { elements.div_ceil(block) };
+    Bytes(blocks).saturating_mul(bytes)
 }
 
 impl From<TensorRow> for TensorShape {

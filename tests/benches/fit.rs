@@ -13,8 +13,15 @@ mod truth;
 
 const GB: u64 = 1_000_000_000;
 
-/// A dense model that fits in part, one with experts that do, a small one with windows.
-const MODELS: [&str; 3] = ["llama-3.3-70b-Q4_K_M", "qwen3-30b-a3b-Q8_0", "gemma-3-12b-Q4_K_M"];
+/// Dense models that fit and that do in part, one with experts, one with windows, hybrids.
+const MODELS: [&str; 6] = [
+    "llama-3.1-8b-Q4_K_M",
+    "llama-3.3-70b-Q4_K_M",
+    "qwen3-30b-a3b-Q8_0",
+    "gemma-3-12b-Q4_K_M",
+    "qwen3-next-80b-a3b-Q4_K_M",
+    "granite-4.0-h-tiny-Q4_K_M",
+];
 
 fn verdicts(criterion: &mut Criterion) {
     for name in MODELS {

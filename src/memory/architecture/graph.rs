@@ -218,6 +218,7 @@ pub(in crate::memory) fn goes_by_number(structure: &Structure) -> bool {
             "t5" | "t5encoder"
                 | "wavtokenizer-dec"
                 | "gemma3n"
+                | "kimi-k3"
                 | "rwkv6"
                 | "rwkv6qwen2"
                 | "rwkv7"

@@ -118,7 +118,7 @@ impl Backends {
     /// Returns whether a source of an operation lies on another GPU, which CUDA then refuses to compute. A
     /// view does not count: it has no buffer before the graph is allocated.
     fn is_elsewhere(self, backend: BackendId, graph: &Graph, id: Id) -> bool {
-        let mut homes = graph.get(id).sources().filter_map(|source| graph.get(source).home.backend());
+        let mut homes = graph.get(id).sources().iter().filter_map(|&source| graph.get(source).home.backend());
         self.gpus > 1 && homes.any(|home| home != self.cpu() && home != backend)
     }
 

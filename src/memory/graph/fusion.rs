@@ -39,6 +39,10 @@ pub(super) fn optimise(graph: &mut Graph, split: Range<usize>, kept: &mut Vec<Ke
 /// Moves the shared expert's gate to that of the routed ones where both can be computed at once
 /// (`ggml_cuda_match_shared_expert`).
 fn join_shared_experts(graph: &mut Graph, split: Range<usize>, kept: &mut Vec<Kept>) {
+    let routes = graph.nodes.get(split.clone()).unwrap_or_default();
+    if !routes.iter().any(|&id| graph.get(id).op == Op::MulMatId) {
+        return;
+    }
     let mut at = split.start;
     while at + 5 < split.end {
         let rest = Rest { graph, nodes: &graph.nodes[at..split.end] };
@@ -85,7 +89,7 @@ fn router(rest: Rest, at: usize, kept: &mut Vec<Kept>) -> usize {
     let until = at + router.nodes;
     for &node in &rest.nodes[..router.nodes] {
         let sources = rest.graph.get(node).sources();
-        kept.extend([node].into_iter().chain(sources).map(|tensor| Kept { tensor, until }));
+        kept.extend([node].iter().chain(sources).copied().map(|tensor| Kept { tensor, until }));
     }
     router.nodes
 }

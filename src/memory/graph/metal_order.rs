@@ -39,7 +39,9 @@ fn keep_sources(rest: Rest, kept: &mut Vec<Kept>) {
         let until = at + length - 1;
         for (index, &node) in group.iter().enumerate().filter(|_| length > 1) {
             let outside = |source: &Id| !group[..index].contains(source);
-            kept.extend(rest.graph.get(node).sources().filter(outside).map(|tensor| Kept { tensor, until }));
+            kept.extend(
+                rest.graph.get(node).sources().iter().copied().filter(outside).map(|tensor| Kept { tensor, until }),
+            );
         }
         at += length;
     }
@@ -269,7 +271,8 @@ impl Groups {
             let members = &nodes[at..at + length];
             let first = groups.touches.len();
             for &member in members {
-                let outside = graph.get(member).sources().filter(|source| !members.contains(source));
+                let sources = graph.get(member).sources().iter().copied();
+                let outside = sources.filter(|source| !members.contains(source));
                 groups.touches.extend(outside.map(|source| Touch { base: base(source), writes: false }));
                 groups.touches.push(Touch { base: base(member), writes: true });
             }

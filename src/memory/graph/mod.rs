@@ -12,7 +12,7 @@
 //! - [`projectors`] and [`convolve`]: the same for encoders of images and sound;
 //! - [`backend`]: what a back-end decides about memory: [`cuda`] with [`fusion`], [`rocm`], [`metal`] with
 //!   [`metal_order`], [`vulkan`] with [`vulkan_order`];
-//! - [`reduce`]: the few blocks that stand for all;
+//! - [`reduce`]: the few blocks that stand for all, told apart by [`blocks`];
 //! - [`usable`]: which weights a device can use at all.
 
 #![expect(
@@ -24,6 +24,7 @@
 mod allocate;
 mod attention;
 mod backend;
+mod blocks;
 mod convolve;
 mod cuda;
 mod delta_net;
@@ -137,7 +138,7 @@ fn drafted(load: &Load, draft: &Draft) -> Spread {
         let what = (kind, places.layer(block), block < load.settings.cpu_moe);
         if !known.contains(&what) {
             known.push(what);
-            most.grow(&reserve(&load, family, Selection::of(vec![block]), None).0);
+            most.grow(&reserve(&load, family, Selection::whole(vec![block]), None).0);
         }
     }
     most
@@ -153,17 +154,20 @@ fn reserve(
     known: Option<Uses>,
 ) -> (Spread, Uses, bool) {
     let backends = Backends::new(load.backend, load.places.gpus()).repacking(load.repacks).of_build(load.build);
-    let mut uses = known;
+    let shows_states = known.is_some();
+    let on_one_device = is_on_one_device(load);
+    let mut uses = known.unwrap_or_else(|| wishes(load));
+    if known.is_none() && !on_one_device {
+        let blocks = selection.neighbourhoods();
+        Worst { load, family, backends, blocks: &blocks, shows_states }.try_operations(&mut uses);
+    }
     loop {
         let blocks = selection.blocks();
-        let worst = Worst { load, family, backends, blocks: &blocks, shows_states: known.is_some() };
-        let (uses, graph) = match uses {
-            None => {
-                let (found, graph) = worst.try_operations();
-                (*uses.insert(found), graph)
-            }
-            Some(uses) => (uses, worst.build(load.sizes.tokens, load.sizes.rows, uses)),
-        };
+        let worst = Worst { load, family, backends, blocks: &blocks, shows_states };
+        let mut graph = worst.build(load.sizes.tokens, load.sizes.rows, uses);
+        if known.is_none() && on_one_device && worst.drop_operations(&graph, &mut uses) {
+            graph = worst.build(load.sizes.tokens, load.sizes.rows, uses);
+        }
         let (room, borrows) = worst.allocate(graph);
         if selection.suffices(&room.begun) {
             let mut bytes = room.bytes.into_iter().map(Bytes);
@@ -208,27 +212,25 @@ impl Worst<'_> {
         builder.graph
     }
 
-    /// Finds out which operations are in use, and returns the graph with them.
-    fn try_operations(&self) -> (Uses, Graph) {
-        let (load, sizes) = (self.load, self.load.sizes);
-        let mut uses = Uses {
-            flash_attention: wished(load.structure, load.settings) != FlashAttention::Off,
-            lightning_indexer: true,
-            hyper_connections_pre: true,
-            hyper_connections_comb: true,
-            hyper_connections_post: true,
-        };
-        let mut graph = self.build(sizes.tokens, sizes.rows, uses);
-        for what in tried(load) {
-            // llama.cpp tries with one token a sequence. Where everything is on one device the
-            // number of tokens moves nothing, and the graph at hand will do.
-            let trial = (!is_on_one_device(load)).then(|| self.build(sizes.slots, sizes.slots, uses));
-            if !runs_at_home(trial.as_ref().unwrap_or(&graph), self.backends, what) {
-                *uses.switch(what) = false;
-                graph = self.build(sizes.tokens, sizes.rows, uses);
-            }
+    /// Switches off the operations that do not run where their blocks are; llama.cpp tries with one
+    /// token a sequence.
+    fn try_operations(&self, uses: &mut Uses) {
+        let slots = self.load.sizes.slots;
+        for what in tried(self.load) {
+            let trial = self.build(slots, slots, *uses);
+            *uses.switch(what) &= runs_at_home(&trial, self.backends, what);
         }
-        (uses, graph)
+    }
+
+    /// Switches off the operations that the only device of a load cannot compute, and returns whether
+    /// there were any. The number of tokens and what is around an operation do not matter then.
+    fn drop_operations(&self, graph: &Graph, uses: &mut Uses) -> bool {
+        let before = *uses;
+        for what in tried(self.load) {
+            let mut fused = graph.fused.iter().filter(|fused| fused.what == what);
+            *uses.switch(what) &= fused.all(|fused| self.backends.supports(fused.block, graph, fused.tensor));
+        }
+        *uses != before
     }
 
     /// Finds room for the graph, and returns whether it reads what is only guessed.
@@ -239,6 +241,17 @@ impl Worst<'_> {
         let copies = if is_pipelined(self.load) { PIPELINE_COPIES } else { 1 };
         let scheduled = schedule::schedule(&mut graph, self.backends, copies);
         (allocate::allocate(&graph, &scheduled, self.backends), graph.borrows)
+    }
+}
+
+/// Returns the operations that a load begins with.
+fn wishes(load: &Load) -> Uses {
+    Uses {
+        flash_attention: wished(load.structure, load.settings) != FlashAttention::Off,
+        lightning_indexer: true,
+        hyper_connections_pre: true,
+        hyper_connections_comb: true,
+        hyper_connections_post: true,
     }
 }
 

@@ -78,6 +78,10 @@ pub(super) struct Builder<'a> {
     pub(super) ids: Id,
     /// What is put out as embedding (`t_embd`), once it is known.
     pub(super) embedding: Id,
+    /// Whether blocks use the tensors of others.
+    is_looped: bool,
+    /// The block whose tensors were asked for last.
+    asked: Asked<'a>,
     /// The numbers of the rows that are kept behind the last norm only, once they are known.
     kept_later: Id,
     weights: Vec<Known<WeightKey>>,
@@ -86,6 +90,21 @@ pub(super) struct Builder<'a> {
 
 /// What a weight is: its block, what it is for, and the back-end that has it.
 type WeightKey = (Option<u32>, Role, Suffix, BackendId);
+
+/// The tensors of a block, and which suffixes they have: most blocks have neither biases nor scales,
+/// which every projection asks for.
+#[derive(Clone, Copy, Default)]
+struct Asked<'a> {
+    block: Option<u32>,
+    layout: &'a [TensorShape],
+    suffixes: u32,
+}
+
+impl Asked<'_> {
+    fn find(&self, role: Role, suffix: Suffix) -> Option<TensorShape> {
+        if self.suffixes & (1 << suffix as u32) == 0 { None } else { find(self.layout, role, suffix) }
+    }
+}
 
 /// A tensor made before, found again by what it is.
 #[derive(Clone, Copy, Debug)]
@@ -140,8 +159,10 @@ impl<'a> Builder<'a> {
             ids: Id::NONE,
             embedding: Id::NONE,
             kept_later: Id::NONE,
-            weights: Vec::new(),
-            caches: Vec::new(),
+            is_looped: architecture::is_looped(plan.structure),
+            asked: Asked::default(),
+            weights: Vec::with_capacity(32),
+            caches: Vec::with_capacity(2 * plan.blocks.len()),
         }
     }
 
@@ -245,8 +266,13 @@ impl<'a> Builder<'a> {
     /// Returns a tensor of the block under way.
     pub(super) fn tensor(&mut self, role: Role, suffix: Suffix) -> Id {
         let Some(block) = self.block else { return Id::NONE };
-        let lender = architecture::lender(self.plan.structure, block);
-        let Some(shape) = find(self.layout(lender), role, suffix) else { return Id::NONE };
+        let lender = self.lender(block);
+        if self.asked.block != Some(lender) {
+            let layout = self.layout(lender);
+            let suffixes = layout.iter().fold(0, |suffixes, tensor| suffixes | 1 << tensor.suffix as u32);
+            self.asked = Asked { block: Some(lender), layout, suffixes };
+        }
+        let Some(shape) = self.asked.find(role, suffix) else { return Id::NONE };
         let on_host = (role.is_expert() && lender < self.plan.settings.cpu_moe)
             || !super::is_usable(self.plan.structure, self.plan.backends.kind(), &shape);
         let backend = if on_host { self.plan.backends.cpu() } else { self.backend_of(self.plan.places.layer(lender)) };
@@ -255,13 +281,20 @@ impl<'a> Builder<'a> {
 
     /// Returns whether the block under way has a weight.
     pub(super) fn has(&self, role: Role) -> bool {
-        let lender = architecture::lender(self.plan.structure, self.index());
+        let lender = self.lender(self.index());
         find(self.layout(lender), role, Suffix::Weight).is_some()
+    }
+
+    /// Returns the block whose tensors a block uses.
+    fn lender(&self, block: u32) -> u32 {
+        if self.is_looped { architecture::lender(self.plan.structure, block) } else { block }
     }
 
     /// Returns the tensors of a block.
     fn layout(&self, block: u32) -> &'a [TensorShape] {
-        self.plan.structure.layout(&self.kind_of(block))
+        let structure = self.plan.structure;
+        let kind = structure.pattern.get(block as usize).and_then(|&kind| structure.kinds.get(usize::from(kind)));
+        kind.map_or(&[], |kind| structure.layout(kind))
     }
 
     /// Returns a tensor that stands outside the blocks, looked up on the CPU.
@@ -293,7 +326,7 @@ impl<'a> Builder<'a> {
 
     /// Returns a tensor that every block has a copy of in its own buffer, such as the rope's factors.
     pub(super) fn shared_weight(&mut self, role: Role) -> Id {
-        let lender = architecture::lender(self.plan.structure, self.index());
+        let lender = self.lender(self.index());
         let backend = self.backend_of(self.plan.places.layer(lender));
         self.global(role, Suffix::Weight, backend)
     }
@@ -340,12 +373,13 @@ impl<'a> Builder<'a> {
     /// Begins a block, or leaves the blocks.
     pub(super) fn enter(&mut self, block: Option<u32>) {
         self.block = block;
-        if block.is_some() {
-            let nodes = self.graph.nodes.len();
-            self.graph.begun.push(nodes);
+        if let Some(block) = block {
+            // What is put with a block before it is its turn does not begin it.
+            self.graph.begun.retain(|&(begun, _)| begun != block);
+            self.graph.begun.push((block, self.graph.nodes.len()));
         }
         // Weights of a block are asked for while it is under way only, unless others borrow them.
-        if !architecture::is_looped(self.plan.structure) {
+        if !self.is_looped {
             self.weights.retain(|known| known.what.0.is_none());
         }
     }

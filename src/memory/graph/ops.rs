@@ -2,7 +2,7 @@
 //!
 //! Only what decides about memory is kept: no scale, no angle, no epsilon.
 
-use super::tensor::{F16, F32, Graph, I32, Id, Op, Tensor, row_bytes};
+use super::tensor::{F16, F32, Graph, I32, Id, Op, Tensor, dense_strides, row_bytes};
 use crate::gguf::TensorType;
 
 /// The gates of a [`Op::Glu`], as far as back-ends tell them apart.
@@ -22,11 +22,10 @@ pub(super) const EXACT_INPUT: u32 = 1;
 impl Graph {
     /// Adds a result of the given type and shape.
     pub(super) fn result(&mut self, op: Op, kind: TensorType, ne: [u64; 4], sources: &[Id]) -> Id {
-        let id = self.push(Tensor::new(kind, ne));
-        let tensor = self.get_mut(id);
+        let mut tensor = Tensor::new(kind, ne);
         tensor.op = op;
         tensor.set_sources(sources);
-        id
+        self.push(tensor)
     }
 
     /// Adds a result shaped like `a`, without its gaps (`ggml_dup_tensor`).
@@ -43,14 +42,12 @@ impl Graph {
     /// Adds a view with the strides of `a`, shared by every operation that writes into a source.
     pub(super) fn view_as(&mut self, op: Op, a: Id, sources: &[Id]) -> Id {
         let Tensor { kind, ne, nb, view_of, offset, .. } = *self.get(a);
-        let id = self.push(Tensor::new(kind, ne));
-        let tensor = self.get_mut(id);
+        let mut tensor = Tensor::strided(kind, ne, nb);
         tensor.op = op;
-        tensor.set_strides(nb);
         tensor.set_sources(sources);
         tensor.view_of = view_of.get().unwrap_or(a);
         tensor.offset = offset;
-        id
+        self.push(tensor)
     }
 
     /// Adds an input of the graph.
@@ -104,9 +101,8 @@ impl Graph {
     /// `ggml_reshape_*`.
     pub(super) fn reshape(&mut self, a: Id, ne: [u64; 4]) -> Id {
         let view = self.view_as(Op::Reshape, a, &[a]);
-        let shaped = Tensor::new(self.get(a).kind, ne);
         let tensor = self.get_mut(view);
-        (tensor.ne, tensor.nb) = (shaped.ne, shaped.nb);
+        (tensor.ne, tensor.nb) = (ne, dense_strides(tensor.kind, ne));
         view
     }
 
@@ -151,7 +147,7 @@ impl Graph {
     pub(super) fn cast(&mut self, a: Id, kind: TensorType) -> Id {
         let ne = self.get(a).ne;
         let result = self.result(Op::Cpy, kind, ne, &[a]);
-        self.get_mut(result).sources[1] = result;
+        self.get_mut(result).set_sources(&[a, result]);
         result
     }
 

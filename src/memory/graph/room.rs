@@ -3,16 +3,19 @@
 //! Room is taken from the smallest gap that is large enough. A back-end may limit how large a piece of
 //! memory is: then the buffer has several chunks, each as large as the highest end ever reached in it.
 
-use std::hash::{Hash, Hasher};
-
 /// A place in a buffer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Spot {
     chunk: u8,
     offset: u64,
 }
 
 impl Spot {
+    /// Mixes this place and its size into a number.
+    pub(super) const fn mixed(self, number: u64, size: u64) -> u64 {
+        mix(mix(mix(number, self.chunk as u64), self.offset), size)
+    }
+
     /// Returns the place that lies bytes behind.
     pub(super) const fn after(self, bytes: u64) -> Spot {
         Spot { offset: self.offset.saturating_add(bytes), ..self }
@@ -22,6 +25,7 @@ impl Spot {
 /// A buffer, in chunks.
 #[derive(Debug)]
 pub(super) struct Buffer {
+    /// A power of two.
     alignment: u64,
     /// The bytes of a chunk, as far as what lies in it allows.
     most: u64,
@@ -35,7 +39,7 @@ struct Chunk {
     peak: u64,
 }
 
-#[derive(Clone, Copy, Debug, Hash)]
+#[derive(Clone, Copy, Debug)]
 struct Gap {
     offset: u64,
     size: u64,
@@ -58,14 +62,16 @@ impl Buffer {
         self.chunks.iter().fold(0, |sum, chunk| sum.saturating_add(chunk.peak))
     }
 
-    /// Feeds where the gaps are into a number that tells buffers apart.
-    pub(super) fn hash_gaps(&self, hasher: &mut impl Hasher) {
-        self.chunks.iter().for_each(|chunk| chunk.gaps.hash(hasher));
+    /// Mixes where the gaps are into a number.
+    pub(super) fn mixed(&self, number: u64) -> u64 {
+        let gaps = self.chunks.iter().flat_map(|chunk| &chunk.gaps);
+        gaps.fold(number, |mixed, gap| mix(mix(mixed, gap.offset), gap.size))
     }
 
     /// Returns bytes rounded up to the alignment.
     pub(super) fn padded(&self, size: u64) -> u64 {
-        size.checked_next_multiple_of(self.alignment).unwrap_or(u64::MAX).min(ENDLESS / 2)
+        let below = self.alignment.saturating_sub(1);
+        (size.saturating_add(below) & !below).min(ENDLESS / 2)
     }
 
     /// Takes room (`ggml_dyn_tallocr_alloc`).
@@ -100,6 +106,10 @@ impl Buffer {
 
     /// Returns the gap at the end of a chunk that has to grow least, or leaves least of what it has.
     fn growing(&self, size: u64) -> Option<(u8, usize)> {
+        if let [chunk] = self.chunks.as_slice() {
+            let (last, inner) = chunk.gaps.split_last()?;
+            return (last.size >= size).then_some((0, inner.len()));
+        }
         let mut best = None;
         let mut spare = i128::MIN;
         for (index, chunk) in (0..).zip(&self.chunks) {
@@ -123,7 +133,9 @@ impl Buffer {
         }
         let index = u8::try_from(self.chunks.len()).unwrap_or(MOST_CHUNKS - 1);
         let size = if index + 1 < MOST_CHUNKS { self.most.max(size) } else { ENDLESS };
-        self.chunks.push(Chunk { gaps: vec![Gap { offset: 0, size }], peak: 0 });
+        let mut gaps = Vec::with_capacity(16);
+        gaps.push(Gap { offset: 0, size });
+        self.chunks.push(Chunk { gaps, peak: 0 });
         (index, 0)
     }
 
@@ -172,6 +184,12 @@ impl Gap {
     const fn end(&self) -> u64 {
         self.offset.saturating_add(self.size)
     }
+}
+
+/// Mixes a number into another, so that the same result means the same numbers in the same order.
+pub(super) const fn mix(into: u64, number: u64) -> u64 {
+    let mixed = (into.rotate_left(5) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ (mixed >> 32)
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 //! what has no such tie, and wherever the back-end changes a split begins, before which the
 //! tensors that it reads from elsewhere are copied.
 
+use std::ops::Range;
+
 use super::backend::Backends;
 use super::tensor::{BackendId, Graph, Home, Id, Op, Tensor};
 
@@ -36,23 +38,25 @@ pub(super) struct Step {
 
 impl Scheduled {
     /// Returns what a step reads.
-    pub(super) fn sources<'a>(&'a self, graph: &'a Graph, step: &Step) -> impl Iterator<Item = Id> + use<'a> {
-        let listed: &[Id] = match step.tensor.get() {
-            Some(id) => &graph.get(id).sources,
+    pub(super) fn sources<'a>(&'a self, graph: &'a Graph, step: &Step) -> &'a [Id] {
+        match step.tensor.get() {
+            Some(id) => graph.get(id).sources(),
             None => self.kept.get(step.kept.0 as usize..step.kept.1 as usize).unwrap_or_default(),
-        };
-        listed.iter().copied().take_while(|&source| source != Id::NONE)
+        }
     }
 
     fn compute(&mut self, tensor: Id, backend: BackendId) {
         self.steps.push(Step { tensor, backend, kept: (0, 0) });
     }
 
-    fn keep(&mut self, tensors: impl IntoIterator<Item = Id>, backend: BackendId) {
+    fn keep(&mut self, graph: &mut Graph, tensors: &[Id], backend: BackendId) {
         let length = |kept: &Vec<Id>| u32::try_from(kept.len()).unwrap_or(u32::MAX);
         let from = length(&self.kept);
         self.kept.extend(tensors);
         self.steps.push(Step { tensor: Id::NONE, backend, kept: (from, length(&self.kept)) });
+        for &tensor in tensors {
+            graph.get_mut(tensor).readers += 1;
+        }
     }
 }
 
@@ -60,9 +64,9 @@ impl Scheduled {
 #[derive(Debug)]
 struct Split {
     backend: BackendId,
-    nodes: std::ops::Range<usize>,
-    /// What is copied before it.
-    inputs: Vec<Id>,
+    nodes: Range<usize>,
+    /// What is copied before it, as a range of [`Copies::all`].
+    inputs: Range<usize>,
 }
 
 /// Schedules a graph; `copies` is how many micro-batches are under way at once.
@@ -105,21 +109,25 @@ impl Places {
             places.of.fill(Some(backends.cpu()));
             return places;
         }
-        for &id in graph.leafs.iter().chain(&graph.nodes) {
-            if places.get(id).is_none()
-                && let Some(backend) = places.drawn_to(graph, id)
-            {
-                places.set(id, backend);
-            }
+        for &leaf in &graph.leafs {
+            places.draw(graph, leaf);
         }
         // Views follow what they are of.
-        let nodes: Vec<Id> = graph.nodes.iter().copied().filter(|&id| !graph.get(id).op.is_view()).collect();
-        let down = || nodes.iter().copied();
-        let mut left = down().filter(|&id| places.get(id).is_none()).count();
+        let mut nodes: Vec<Id> = Vec::with_capacity(graph.nodes.len());
+        let mut left = 0;
+        for &id in &graph.nodes {
+            let drawn = places.draw(graph, id);
+            if !graph.get(id).op.is_view() {
+                nodes.push(id);
+                left += usize::from(!drawn);
+            }
+        }
         for all in [false, true] {
-            left = left.saturating_sub(places.expand(graph, down(), all));
             if left > 0 {
-                left = left.saturating_sub(places.expand(graph, down().rev(), all));
+                left -= places.expand(graph, nodes.iter(), all);
+            }
+            if left > 0 {
+                left -= places.expand(graph, nodes.iter().rev(), all);
             }
         }
         if left > 0 {
@@ -127,6 +135,16 @@ impl Places {
         }
         places.complete(graph);
         places
+    }
+
+    /// Gives a tensor the back-end that it is drawn to, unless it has one, and returns whether it has one
+    /// then.
+    #[inline]
+    fn draw(&mut self, graph: &Graph, id: Id) -> bool {
+        if self.get(id).is_none() {
+            self.of[id.index()] = self.drawn_to(graph, id);
+        }
+        self.get(id).is_some()
     }
 
     /// Returns the back-end that a tensor's own buffer, its input flag or its weights ask for
@@ -145,7 +163,7 @@ impl Places {
         if matches!(tensor.op, Op::Rope | Op::FlashAttnExt) {
             return None;
         }
-        for source in tensor.sources() {
+        for &source in tensor.sources() {
             let Home::Weights(home) = graph.get(source).home else { continue };
             if home == cpu
                 && let Some(gpu) = self.backends.offloads_to(graph, id)
@@ -159,10 +177,10 @@ impl Places {
 
     /// Spreads back-ends to their neighbours without one, only GPUs unless `all`, and returns to how
     /// many.
-    fn expand(&mut self, graph: &Graph, nodes: impl Iterator<Item = Id>, all: bool) -> usize {
+    fn expand<'i>(&mut self, graph: &Graph, nodes: impl Iterator<Item = &'i Id>, all: bool) -> usize {
         let cpu = self.backends.cpu();
         let (mut current, mut count) = (None, 0);
-        for id in nodes {
+        for &id in nodes {
             match (self.get(id), current) {
                 (Some(backend), _) => current = (all || backend != cpu).then_some(backend),
                 (None, Some(backend)) if self.backends.supports(backend, graph, id) => {
@@ -183,7 +201,7 @@ impl Places {
             }
             let mut best: Option<(usize, BackendId)> = None;
             for backend in self.backends.iter().filter(|&backend| self.backends.supports(backend, graph, id)) {
-                let near = graph.get(id).sources().filter(|&source| {
+                let near = graph.get(id).sources().iter().filter(|&&source| {
                     let base = graph.get(source).view_of.get();
                     let known = self.get(source).is_some() || base.is_some_and(|base| self.get(base).is_some());
                     known && self.is_at(graph, source, backend)
@@ -209,7 +227,7 @@ impl Places {
                 self.set(id, backend);
             }
             let current = self.get(id);
-            for source in tensor.sources() {
+            for &source in tensor.sources() {
                 if self.get(source).is_some() {
                     continue;
                 }
@@ -241,61 +259,84 @@ impl Places {
 
 /// The copies of tensors on back-ends that read them from elsewhere.
 struct Copies {
-    /// By tensor: each back-end that has a copy, and the first of the copies.
-    of: Vec<(Id, BackendId, Id)>,
-    /// The place of the node that each was made for.
-    made: Vec<usize>,
+    all: Vec<Copied>,
+    /// By back-end and tensor, the first of the copies; nothing for back-ends without copies.
+    on: Vec<Vec<Id>>,
+    /// How many copies each has.
     each: u32,
+}
+
+/// What is copied to a back-end.
+struct Copied {
+    of: Id,
+    first: Id,
+    /// The place of the node that it was copied for.
+    made: usize,
 }
 
 impl Copies {
     fn find(&self, id: Id, backend: BackendId) -> Option<Id> {
-        self.of.iter().find(|&&(of, on, _)| of == id && on == backend).map(|&(_, _, first)| first)
+        self.on[usize::from(backend.0)].get(id.index())?.get()
+    }
+
+    fn add(&mut self, copied: Copied, backend: BackendId) {
+        let on = &mut self.on[usize::from(backend.0)];
+        if on.len() <= copied.of.index() {
+            on.resize(copied.of.index() + 1, Id::NONE);
+        }
+        on[copied.of.index()] = copied.first;
+        self.all.push(copied);
     }
 }
 
 /// Cuts the graph where the back-end changes, or where new weights are copied to it, and makes each
 /// split read copies of what lies elsewhere.
 fn split(graph: &mut Graph, backends: Backends, places: &mut Places, copies: u32) -> (Vec<Split>, Copies) {
-    let mut copied = Copies { of: Vec::new(), made: Vec::new(), each: copies };
+    let mut copied = Copies { all: Vec::new(), on: backends.iter().map(|_| Vec::new()).collect(), each: copies };
+    if backends.gpus() == 0 {
+        return (vec![Split { backend: backends.cpu(), nodes: 0..graph.nodes.len(), inputs: 0..0 }], copied);
+    }
     let nodes = std::mem::take(&mut graph.nodes);
     let first = nodes.iter().find(|&&id| !graph.get(id).op.is_view());
     let first = first.and_then(|&id| places.get(id)).unwrap_or(backends.cpu());
-    let mut splits: Vec<Split> = Vec::new();
-    let mut current = Split { backend: first, nodes: 0..0, inputs: Vec::new() };
+    let mut splits: Vec<Split> = Vec::with_capacity(8);
+    let mut current = Split { backend: first, nodes: 0..0, inputs: 0..0 };
     for (index, &id) in nodes.iter().enumerate() {
-        if graph.get(id).op.is_view() {
+        let node = graph.get(id);
+        if node.op.is_view() {
             continue;
         }
         let backend = places.get(id).unwrap_or(backends.cpu());
         // Weights copied before are given back when a new split begins.
         let renews = backend == current.backend
-            && !current.inputs.is_empty()
-            && graph.get(id).sources().any(|source| {
+            && copied.all.len() > current.inputs.start
+            && node.sources().iter().any(|&source| {
                 matches!(graph.get(source).home, Home::Weights(home) if home != backend)
                     && places.get(source) != Some(backend)
             });
         if backend != current.backend || renews {
-            current.nodes.end = index;
-            splits.push(std::mem::replace(&mut current, Split { backend, nodes: index..index, inputs: Vec::new() }));
+            (current.nodes.end, current.inputs.end) = (index, copied.all.len());
+            let next = Split { backend, nodes: index..index, inputs: current.inputs.end..current.inputs.end };
+            splits.push(std::mem::replace(&mut current, next));
         }
-        for position in 0..graph.get(id).sources.len() {
-            let Some(source) = graph.get(id).sources[position].get() else { continue };
+        for position in 0..graph.get(id).sources().len() {
+            let source = graph.get(id).sources[position];
             if places.get(source) == Some(backend) || places.is_at(graph, source, backend) {
                 continue;
             }
             let copy = copied.find(source, backend).unwrap_or_else(|| {
-                current.inputs.push(source);
                 let first = duplicate(graph, source, copies, copies > 1);
                 places.of.resize(graph.tensors.len(), Some(backend));
-                copied.of.push((source, backend, first));
-                copied.made.push(index);
+                copied.add(Copied { of: source, first, made: index }, backend);
                 first
             });
             graph.get_mut(id).sources[position] = copy;
+            graph.get_mut(copy).readers += 1;
+            let source = graph.get_mut(source);
+            source.readers = source.readers.saturating_sub(1);
         }
     }
-    current.nodes.end = nodes.len();
+    (current.nodes.end, current.inputs.end) = (nodes.len(), copied.all.len());
     splits.push(current);
     graph.nodes = nodes;
     (splits, copied)
@@ -304,9 +345,8 @@ fn split(graph: &mut Graph, backends: Backends, places: &mut Places, copies: u32
 /// Adds copies of a tensor with its strides (`ggml_dup_tensor_layout`) and returns the first. Those
 /// that stay are not given back while the next micro-batch is prepared.
 fn duplicate(graph: &mut Graph, of: Id, copies: u32, stays: bool) -> Id {
-    let from = *graph.get(of);
-    let mut copy = Tensor::new(from.kind, from.ne);
-    copy.set_strides(from.nb);
+    let Tensor { kind, ne, nb, .. } = *graph.get(of);
+    let mut copy = Tensor::strided(kind, ne, nb);
     (copy.is_input, copy.is_output) = (stays, stays);
     let first = graph.push(copy);
     for _ in 1..copies {
@@ -324,7 +364,7 @@ fn collect(
     copies: u32,
     backends: Backends,
 ) -> Scheduled {
-    let inputs: usize = splits.iter().map(|split| split.inputs.len()).sum();
+    let inputs = copied.all.len();
     let mut scheduled = Scheduled {
         steps: Vec::with_capacity(graph.nodes.len() + 2 * inputs + 16),
         leafs: Vec::with_capacity(graph.leafs.len()),
@@ -346,9 +386,8 @@ fn collect(
             graph.get_mut(leaf).is_output = true;
         }
         for split in splits {
-            for &input in &split.inputs {
-                let Some(first) = copied.find(input, split.backend) else { continue };
-                scheduled.leafs.extend((0..copied.each).map(|extra| (first.after(extra), split.backend)));
+            for input in &copied.all[split.inputs.clone()] {
+                scheduled.leafs.extend((0..copied.each).map(|extra| (input.first.after(extra), split.backend)));
             }
         }
     }
@@ -360,21 +399,22 @@ fn collect(
     }
     kept.sort_by_key(|kept| kept.until);
     let mut kept = kept.as_slice();
+    let begins = std::mem::take(&mut graph.begun);
+    let mut begun = begins.iter().map(|&(_, begun)| begun).peekable();
     for split in splits {
-        for &input in &split.inputs {
-            scheduled.keep([input], places.get(input).unwrap_or(cpu));
-            if let Some(copy) = copied.find(input, split.backend) {
-                scheduled.compute(copy, split.backend);
-            }
+        for input in &copied.all[split.inputs.clone()] {
+            scheduled.keep(graph, &[input.of], places.get(input.of).unwrap_or(cpu));
+            scheduled.compute(input.first, split.backend);
         }
         for index in split.nodes.clone() {
-            let begins = graph.begun[scheduled.begun.len()..].iter().take_while(|&&begun| begun == index).count();
-            let staying = if copies > 1 { copied.made.partition_point(|&made| made < index) } else { 0 };
-            scheduled.begun.extend(std::iter::repeat_n((scheduled.steps.len(), staying), begins));
+            while begun.next_if_eq(&index).is_some() {
+                let staying = if copies > 1 { copied.all.partition_point(|copied| copied.made < index) } else { 0 };
+                scheduled.begun.push((scheduled.steps.len(), staying));
+            }
             let node = graph.nodes[index];
             scheduled.compute(node, places.get(node).unwrap_or(split.backend));
-            let until = kept.iter().take_while(|kept| kept.until == index).count();
-            if until > 0 {
+            if kept.first().is_some_and(|kept| kept.until == index) {
+                let until = kept.partition_point(|kept| kept.until == index);
                 let (over, others) = kept.split_at(until);
                 let mut once: Vec<Id> = Vec::with_capacity(until);
                 for kept in over {
@@ -384,7 +424,7 @@ fn collect(
                 }
                 // A dependency is a node with sources, and gives them back before the next one does.
                 for kept in once.chunks(MOST_SOURCES) {
-                    scheduled.keep(kept.iter().copied(), split.backend);
+                    scheduled.keep(graph, kept, split.backend);
                 }
                 kept = others;
             }

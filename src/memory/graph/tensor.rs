@@ -174,6 +174,8 @@ pub(super) struct Tensor {
     pub(super) nb: [u64; 4],
     /// What it is computed from; those that are absent are left out, so the rest follow each other.
     pub(super) sources: [Id; SOURCES],
+    /// How many sources there are.
+    count: u8,
     /// The tensor that this one is a view of, never itself a view.
     pub(super) view_of: Id,
     /// Bytes from the beginning of `view_of`.
@@ -189,6 +191,11 @@ pub(super) struct Tensor {
     pub(super) is_output: bool,
     /// How often nodes of the graph read it.
     pub(super) uses: u32,
+    /// How often what is computed reads it: nodes, but for those that read a copy instead, and what is
+    /// put between them.
+    pub(super) readers: u32,
+    /// How many nodes are views of it.
+    pub(super) views: u32,
     /// Made without gaps, and never given other strides.
     is_dense: bool,
     visited: bool,
@@ -198,38 +205,25 @@ impl Tensor {
     /// Returns a contiguous tensor without a source.
     #[inline]
     pub(super) fn new(kind: TensorType, ne: [u64; 4]) -> Tensor {
-        let size = element_bytes(kind);
-        let row = row_bytes(kind, ne[0]);
-        let matrix = row.saturating_mul(ne[1]);
-        Tensor {
-            op: Op::None,
-            kind,
-            ne,
-            nb: [size, row, matrix, matrix.saturating_mul(ne[2])],
-            sources: [Id::NONE; SOURCES],
-            view_of: Id::NONE,
-            offset: 0,
-            home: Home::Graph,
-            detail: 0,
-            is_input: false,
-            is_output: false,
-            uses: 0,
-            is_dense: true,
-            visited: false,
-        }
+        Tensor { is_dense: true, ..Tensor::strided(kind, ne, dense_strides(kind, ne)) }
     }
 
-    /// Sets the strides.
-    pub(super) fn set_strides(&mut self, nb: [u64; 4]) {
-        self.nb = nb;
-        self.is_dense = false;
+    /// Returns a tensor without a source.
+    #[inline]
+    pub(super) fn strided(kind: TensorType, ne: [u64; 4], nb: [u64; 4]) -> Tensor {
+        Tensor { kind, ne, nb, is_dense: false, ..MISSING }
     }
 
     /// Sets what it is computed from, without those that are absent.
     pub(super) fn set_sources(&mut self, sources: &[Id]) {
-        let present = sources.iter().filter(|&&source| source != Id::NONE);
-        for (place, &source) in self.sources.iter_mut().zip(present) {
-            *place = source;
+        self.count = 0;
+        for &source in sources {
+            if source != Id::NONE
+                && let Some(place) = self.sources.get_mut(usize::from(self.count))
+            {
+                *place = source;
+                self.count += 1;
+            }
         }
     }
 
@@ -288,8 +282,8 @@ impl Tensor {
     }
 
     /// Returns the sources in order.
-    pub(super) fn sources(&self) -> impl Iterator<Item = Id> + use<> {
-        self.sources.into_iter().take_while(|&source| source != Id::NONE)
+    pub(super) fn sources(&self) -> &[Id] {
+        self.sources.get(..usize::from(self.count)).unwrap_or_default()
     }
 
     /// Returns whether it is a view of another tensor.
@@ -298,6 +292,14 @@ impl Tensor {
     }
 }
 
+/// Returns the strides of a tensor without gaps.
+pub(super) fn dense_strides(kind: TensorType, ne: [u64; 4]) -> [u64; 4] {
+    // Most are of this type.
+    let (size, row) =
+        if kind == F32 { (4, ne[0].saturating_mul(4)) } else { (element_bytes(kind), row_bytes(kind, ne[0])) };
+    let matrix = row.saturating_mul(ne[1]);
+    [size, row, matrix, matrix.saturating_mul(ne[2])]
+}
 /// Nested calls for a tensor's sources; real graphs stay far below.
 const DEEPEST_CALL: u32 = 256;
 
@@ -323,8 +325,8 @@ pub(super) struct Graph {
     pub(super) pinned: Vec<(Id, BackendId)>,
     /// Operations that must run where their block is, or are switched off for the whole model.
     pub(super) fused: Vec<Fused>,
-    /// How many nodes there were as each block was entered, in order.
-    pub(super) begun: Vec<usize>,
+    /// Each block that was entered, in order, and how many nodes there were.
+    pub(super) begun: Vec<(u32, usize)>,
     /// Whether it reads tensors of another model, which are only guessed.
     pub(super) borrows: bool,
 }
@@ -350,17 +352,20 @@ pub(super) enum FusedOp {
 
 /// What stands for a tensor that a file should have and does not: llama.cpp refuses such a file, so
 /// any number will do.
-static MISSING: Tensor = Tensor {
+const MISSING: Tensor = Tensor {
     op: Op::None,
     kind: F32,
     ne: [1; 4],
     nb: [4; 4],
     sources: [Id::NONE; SOURCES],
+    count: 0,
     view_of: Id::NONE,
     offset: 0,
     home: Home::Graph,
     detail: 0,
     uses: 0,
+    readers: 0,
+    views: 0,
     is_input: false,
     is_output: false,
     is_dense: true,
@@ -399,18 +404,40 @@ impl Graph {
             self.expand_deep(id);
             return;
         }
-        if id == Id::NONE || std::mem::replace(&mut self.get_mut(id).visited, true) {
+        let Some(tensor) = self.tensors.get_mut(id.index()) else { return };
+        if std::mem::replace(&mut tensor.visited, true) {
             return;
         }
-        for source in self.get(id).sources() {
-            self.expand_within(source, depth - 1);
-            self.get_mut(source).uses += 1;
+        let Tensor { sources, count, .. } = *tensor;
+        for &source in sources.iter().take(usize::from(count)) {
+            if self.read(source) {
+                self.expand_within(source, depth - 1);
+            }
         }
-        if self.get(id).op == Op::None {
+        self.list(id);
+    }
+
+    /// Notes that a node reads a tensor, and returns whether that is still to be visited.
+    #[inline]
+    fn read(&mut self, id: Id) -> bool {
+        let tensor = self.get_mut(id);
+        tensor.uses += 1;
+        tensor.readers += 1;
+        !tensor.visited
+    }
+
+    /// Adds a tensor to the leafs or the nodes, whose sources are there already.
+    #[inline]
+    fn list(&mut self, id: Id) {
+        let tensor = self.get(id);
+        if tensor.op == Op::None {
             self.leafs.push(id);
-        } else {
-            self.nodes.push(id);
+            return;
         }
+        if let Some(of) = tensor.view_of.get() {
+            self.get_mut(of).views += 1;
+        }
+        self.nodes.push(id);
     }
 
     /// Returns an empty graph with room for as many blocks.
@@ -433,21 +460,16 @@ impl Graph {
         }
         while let Some((id, next)) = under_way.last_mut() {
             let id = *id;
-            let source = self.get(id).sources.get(*next).copied().unwrap_or(Id::NONE);
-            if source != Id::NONE {
+            if let Some(&source) = self.get(id).sources().get(*next) {
                 *next += 1;
-                self.get_mut(source).uses += 1;
-                if !std::mem::replace(&mut self.get_mut(source).visited, true) {
+                if self.read(source) {
+                    self.get_mut(source).visited = true;
                     under_way.push((source, 0));
                 }
                 continue;
             }
             under_way.pop();
-            if self.get(id).op == Op::None {
-                self.leafs.push(id);
-            } else {
-                self.nodes.push(id);
-            }
+            self.list(id);
         }
     }
 }

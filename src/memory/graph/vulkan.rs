@@ -31,7 +31,7 @@ pub(super) fn supports(graph: &Graph, id: Id) -> bool {
     let tensor = graph.get(id);
     let Some(a) = source(graph, tensor, 0) else { return true };
     let b = source(graph, tensor, 1).unwrap_or(a);
-    if tensor.bytes() > MOST_BYTES || tensor.sources().any(|id| graph.get(id).bytes() > MOST_BYTES) {
+    if tensor.bytes() > MOST_BYTES || tensor.sources().iter().any(|&id| graph.get(id).bytes() > MOST_BYTES) {
         return false;
     }
     let is_float = |kind| matches!(kind, F32 | F16);

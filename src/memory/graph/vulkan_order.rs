@@ -160,7 +160,7 @@ fn waits(graph: &Graph, nodes: &[Id]) -> Vec<Near> {
         let tensor = graph.get(id);
         let written = base(id).index();
         let mut before = touched[written].written.near(at);
-        for source in tensor.sources() {
+        for &source in tensor.sources() {
             before |= touched[source.index()].itself.near(at);
             if !tensor.op.is_view() {
                 before |= touched[base(source).index()].computed.near(at);
@@ -171,7 +171,7 @@ fn waits(graph: &Graph, nodes: &[Id]) -> Vec<Near> {
         if !tensor.op.is_view() {
             before |= touched[written].read.near(at);
             touched[written].computed.add(at);
-            for source in tensor.sources() {
+            for &source in tensor.sources() {
                 touched[base(source).index()].read.add(at);
             }
         }
@@ -258,7 +258,9 @@ impl Sorter<'_> {
         let until = last + usize::from(routes && self.op(last + 1) == Op::Scale);
         for (index, &node) in self.nodes[at..=last].iter().enumerate() {
             let outside = |source: &Id| !self.nodes[at..at + index].contains(source);
-            kept.extend(self.graph.get(node).sources().filter(outside).map(|tensor| Kept { tensor, until }));
+            kept.extend(
+                self.graph.get(node).sources().iter().copied().filter(outside).map(|tensor| Kept { tensor, until }),
+            );
         }
     }
 
