@@ -98,7 +98,7 @@ pub(super) fn names(told: &LoadedModel) -> impl Iterator<Item = &str> {
     let identifier = told.identifier.as_str();
     // `key:2` is the second instance of a key.
     let base = identifier.rsplit_once(':').filter(|(_, number)| number.parse::<u32>().is_ok());
-    let names = [told.indexed_identifier.as_deref(), told.path.as_deref(), told.key.as_deref()];
+    let names = [&told.indexed_identifier, &told.path, &told.variant, &told.key].map(|name| name.as_deref());
     let last = Some(base.map_or(identifier, |(key, _)| key));
     names.into_iter().chain([last]).flatten().filter(|name| !name.is_empty())
 }

@@ -239,6 +239,8 @@ fn of_two_quants_in_a_folder_the_size_or_the_name_decides() {
     assert_eq!(world.mapped(&told(Some(8_000), "Q8_0")), one(QWEN_8));
     assert_eq!(world.mapped(&told(None, "Q8_0")), one(QWEN_8));
     assert_eq!(world.mapped(&rest_row("qwen3-8b@q8_0", None, "")), one(QWEN_8));
+    let variant = LoadedModel { variant: Some("qwen/qwen3-8b@q8_0".into()), ..rest_row("qwen/qwen3-8b", None, "") };
+    assert_eq!(world.mapped(&variant), one(QWEN_8));
     let both = Mapping::Several(vec![ModelId(QWEN.into()), ModelId(QWEN_8.into())]);
     assert_eq!(world.mapped(&told(None, "Q2_K")), both);
     assert_eq!(world.mapped(&told(Some(4_711), "Q4_K_M")), Mapping::None, "no file here has that size");
