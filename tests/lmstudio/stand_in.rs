@@ -242,7 +242,7 @@ async fn with_one_fault(place: &str, trouble: Trouble) -> bool {
     let mut desk = Desk::new(Scenario::named("many-loaded"));
     desk.stand_in.fault(place, trouble);
     let mut is_told = false;
-    for _ in 0..3 {
+    for _ in 0..2 {
         let round = desk.round().await;
         is_told |= [&round.socket, &round.rest].iter().any(|said| matches!(said, Said::Is(_)));
         tokio::time::sleep(limits().longest_pause).await;
