@@ -152,7 +152,8 @@ struct On<'a> {
 impl On<'_> {
     /// Judges a plan. What the model holds itself, where it is loaded, is its own to have.
     fn judge(&self, plan: &mut Plan, own: &[&Held]) -> Fit {
-        let now = if own.is_empty() { &self.supplies.now } else { &self.supplies.now.without(own) };
+        let now =
+            if own.is_empty() { &self.supplies.now } else { &self.supplies.now.without(own, &self.supplies.machine) };
         let mut fit = Fit {
             now: judge(plan, now),
             machine: judge(plan, &self.supplies.machine),
@@ -161,7 +162,7 @@ impl On<'_> {
         };
         // Only what the machine could hold at its best is worth a search.
         if own.is_empty() && !self.held.is_empty() && fit.machine.verdict < fit.now.verdict {
-            fit.if_unloaded = if_unloaded(plan, now, self.held);
+            fit.if_unloaded = if_unloaded(plan, now, &self.supplies.machine, self.held);
         }
         fit
     }

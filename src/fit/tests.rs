@@ -169,7 +169,8 @@ fn the_fewest_and_smallest_models_are_unloaded_for_another_one_to_fit() {
     let need = judge(&mut plan.clone(), &supply(&[80 * GB], 64 * GB)).pools[0].need.0;
     let held = |instance: &str, gpu: u64| Held { instance: instance.into(), gpus: vec![Bytes(gpu)], host: Bytes(GB) };
     let loaded = [held("small", 2 * GB), held("middle", 4 * GB), held("large", 7 * GB)];
-    let gone = |free: u64| if_unloaded(&mut plan.clone(), &supply(&[free], 64 * GB), &loaded);
+    let best = supply(&[80 * GB], 64 * GB);
+    let gone = |free: u64| if_unloaded(&mut plan.clone(), &supply(&[free], 64 * GB), &best, &loaded);
     assert_eq!(gone(need), None, "it fits as it is");
     assert_eq!(gone(need - GB).unwrap().instances, ["small"]);
     assert_eq!(gone(need - 3 * GB).unwrap().instances, ["middle"]);
@@ -185,9 +186,12 @@ fn unloading_gives_back_ram_too() {
     let plan = plan(dense(32));
     let held = Held { instance: "other".into(), gpus: Vec::new(), host: Bytes(20 * GB) };
     assert_eq!(judge(&mut plan.clone(), &supply(&[], 2 * GB)).verdict, Verdict::TooLarge);
-    let unloaded = if_unloaded(&mut plan.clone(), &supply(&[], 2 * GB), std::slice::from_ref(&held)).unwrap();
-    assert_eq!((unloaded.verdict, unloaded.instances), (Verdict::CpuOnly, vec!["other".to_owned()]));
-    assert_eq!(if_unloaded(&mut plan.clone(), &supply(&[], 2 * GB), &[]), None);
+    let unloaded =
+        |best: u64, held: &[Held]| if_unloaded(&mut plan.clone(), &supply(&[], 2 * GB), &supply(&[], best), held);
+    let found = unloaded(64 * GB, std::slice::from_ref(&held)).unwrap();
+    assert_eq!((found.verdict, found.instances), (Verdict::CpuOnly, vec!["other".to_owned()]));
+    assert_eq!(unloaded(64 * GB, &[]), None);
+    assert_eq!(unloaded(4 * GB, &[held]), None, "no more than the machine has");
 }
 
 #[test]

@@ -38,7 +38,9 @@ impl Held {
 
 /// Returns the fewest loaded models, and of as few the smallest, without which the model gets the best
 /// verdict that unloading can give it; nothing where no unloading gives it a better one.
-pub fn if_unloaded(plan: &mut Plan, supply: &Supply, held: &[Held]) -> Option<IfUnloaded> {
+///
+/// `best` is what can be had at the machine's best: no unloading gives back more.
+pub fn if_unloaded(plan: &mut Plan, supply: &Supply, best: &Supply, held: &[Held]) -> Option<IfUnloaded> {
     let now = judge(plan, supply).verdict;
     if matches!(now, Verdict::FullGpu | Verdict::Unknown) || (now == Verdict::CpuOnly && supply.gpus.is_empty()) {
         return None;
@@ -46,31 +48,33 @@ pub fn if_unloaded(plan: &mut Plan, supply: &Supply, held: &[Held]) -> Option<If
     let mut held: Vec<&Held> = held.iter().collect();
     held.sort_by_key(|held| std::cmp::Reverse(held.bytes()));
     held.truncate(MOST);
-    let mut best: Option<(Verdict, usize, Bytes, IfUnloaded)> = None;
+    let mut found: Option<(Verdict, usize, Bytes, IfUnloaded)> = None;
     for choice in 1..1_usize << held.len() {
         let gone: Vec<&Held> = (0..held.len()).filter(|bit| choice >> bit & 1 == 1).map(|bit| held[bit]).collect();
-        let judgement = judge(plan, &supply.without(&gone));
+        let judgement = judge(plan, &supply.without(&gone, best));
         let rank = (judgement.verdict, gone.len(), gone.iter().map(|held| held.bytes()).sum());
-        let is_better = best.as_ref().is_none_or(|(verdict, count, bytes, _)| rank < (*verdict, *count, *bytes));
+        let is_better = found.as_ref().is_none_or(|(verdict, count, bytes, _)| rank < (*verdict, *count, *bytes));
         if judgement.verdict < now && is_better {
             let instances = gone.iter().map(|held| held.instance.clone()).collect();
             let unloaded = IfUnloaded { instances, verdict: judgement.verdict, spare: judgement.spare };
-            best = Some((rank.0, rank.1, rank.2, unloaded));
+            found = Some((rank.0, rank.1, rank.2, unloaded));
         }
     }
-    best.map(|(.., unloaded)| unloaded)
+    found.map(|(.., unloaded)| unloaded)
 }
 
 impl Supply {
-    /// Returns what can be had once these are unloaded.
+    /// Returns what can be had once these are unloaded; never more than `best`, for what they hold is
+    /// known by their bills and not measured.
     #[must_use]
-    pub fn without(&self, gone: &[&Held]) -> Supply {
+    pub fn without(&self, gone: &[&Held], best: &Supply) -> Supply {
         let mut supply = self.clone();
+        let more = |now: Bytes, held: Bytes, most: Bytes| now.saturating_add(held).min(most.max(now));
         for held in gone {
-            for (gpu, bytes) in supply.gpus.iter_mut().zip(&held.gpus) {
-                gpu.available = gpu.available.saturating_add(*bytes);
+            for ((gpu, bytes), most) in supply.gpus.iter_mut().zip(&held.gpus).zip(&best.gpus) {
+                gpu.available = more(gpu.available, *bytes, most.available);
             }
-            supply.ram = supply.ram.map(|ram| ram.saturating_add(held.host));
+            supply.ram = supply.ram.map(|ram| more(ram, held.host, best.ram.unwrap_or(ram)));
         }
         supply
     }

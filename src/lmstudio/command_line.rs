@@ -186,7 +186,7 @@ fn after_equals(word: &OsStr) -> Option<OsString> {
     let at = bytes.iter().position(|byte| *byte == b'=')?;
     // The form of a foreign string is the system's own; where it is not bytes the text must do.
     #[cfg(unix)]
-    return Some(std::os::unix::ffi::OsStrExt::from_bytes(&bytes[at + 1..])).map(OsStr::to_owned);
+    return Some(std::os::unix::ffi::OsStringExt::from_vec(bytes[at + 1..].to_vec()));
     #[cfg(not(unix))]
     return Some(String::from_utf8_lossy(&bytes[at + 1..]).into_owned().into());
 }
@@ -196,6 +196,7 @@ fn starts_with_dash(word: &OsStr) -> bool {
 }
 
 /// How layers are spread over GPUs.
+#[expect(clippy::struct_excessive_bools, reason = "one for each option, the last of which counts")]
 #[derive(Default)]
 struct Spread {
     split_mode: bool,

@@ -80,7 +80,7 @@ pub fn saved_for(model: &Model, saved: &BTreeMap<String, LoadSettings>, hub: &Hu
 pub fn settings_for(structure: &Structure, saved: Option<&LoadSettings>, app: &AppSettings) -> SettingsFor {
     let unsaved = LoadSettings::default();
     let saved = saved.unwrap_or(&unsaved);
-    let mut settings = with_saved(defaults(structure, app), structure, saved);
+    let mut settings = with_saved(&defaults(structure, app), structure, saved);
     let basis = if *saved == unsaved { SettingsBasis::Defaults } else { SettingsBasis::Saved };
     let mut assumptions = assumptions(&settings, saved, basis);
     let runtime = app.runtime.as_ref();
@@ -122,7 +122,7 @@ pub fn loaded_settings(
         let found = settings_for(structure, Some(&layered), app);
         return SettingsFor { basis, ..found };
     };
-    let mut settings = with_saved(engine_defaults(structure), structure, &load);
+    let mut settings = with_saved(&engine_defaults(structure), structure, &load);
     apply(&process.asked, structure, &mut settings);
     let mut assumptions = engine_assumptions(&process.asked, &load, &settings);
     if process.runtime.as_deref().is_some_and(|runtime| accelerator_of(runtime) == Accelerator::None) {
@@ -148,7 +148,7 @@ impl SettingsFor {
 }
 
 /// Returns settings with what is saved in their place.
-fn with_saved(defaults: Settings, structure: &Structure, saved: &LoadSettings) -> Settings {
+fn with_saved(defaults: &Settings, structure: &Structure, saved: &LoadSettings) -> Settings {
     let batch = saved.batch.unwrap_or(defaults.batch);
     Settings {
         context: saved.context_length.unwrap_or(defaults.context),
@@ -168,7 +168,7 @@ fn with_saved(defaults: Settings, structure: &Structure, saved: &LoadSettings) -
         offload_kv: saved.offload_kv_cache_to_gpu.unwrap_or(defaults.offload_kv),
         mmap: saved.mmap.unwrap_or(defaults.mmap),
         mtp: saved.mtp.unwrap_or(defaults.mtp),
-        ..defaults
+        ..defaults.clone()
     }
 }
 

@@ -270,7 +270,7 @@ fn take_side<T>(side: &mut Option<T>, said: Said<T>, source: Source, unknown: &m
         Source::Processes => "the list of processes",
     };
     match said {
-        Said::NotAsked => return,
+        Said::NotAsked => {}
         Said::Is(what) => {
             *side = Some(what);
             unknown.remove(&source);

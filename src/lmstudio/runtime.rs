@@ -160,7 +160,7 @@ pub fn parse_hardware(text: &str, runtime: &Runtime) -> Option<HardwareSettings>
         Value::Array(entries) => {
             let own = |entry: &&Value| entry.get(0).and_then(Value::as_str) == Some(&runtime.name);
             // Of two equal keys the last counts, as in a map.
-            entries.iter().take(RUNTIMES).filter(own).next_back()?.get(1)?
+            entries.iter().take(RUNTIMES).rfind(own)?.get(1)?
         }
         other => other.get(&runtime.name)?,
     };

@@ -480,6 +480,21 @@ async fn where_only_processes_are_to_be_looked_at_no_port_is_asked() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_just_being_written_is_read_again() {
+    let mut studio = Studio::start(internal(), user()).await;
+    studio.round().await;
+    let file = studio.home.path().join(".internal/http-server.json");
+    let whole = fs::read_to_string(&file).unwrap();
+    fs::write(&file, &whole[..10]).unwrap();
+    let written = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(30));
+        fs::write(file, whole).unwrap();
+    });
+    assert_eq!(names(&studio.round().await.socket), ["qwen3-8b"]);
+    written.join().unwrap();
+}
+
+#[tokio::test]
 async fn it_ends_and_all_is_forgotten() {
     let mut studio = Studio::start(internal(), user()).await;
     assert!(studio.round().await.backend.is_some());

@@ -1,5 +1,7 @@
 //! What is noticed while it happens.
 
+use fitwatch::lmstudio::Program;
+
 use super::*;
 
 #[test]
@@ -120,4 +122,26 @@ fn quiet(changes: &Receiver<()>) {
     while changes.recv_timeout(Duration::from_millis(80)).is_ok() {
         assert!(start.elapsed() < Duration::from_secs(5), "no end of changes");
     }
+}
+
+#[test]
+fn a_virtual_model_and_another_runtime_are_noticed() {
+    let user = User::new();
+    fs::create_dir_all(user.path(".lmstudio/.internal")).unwrap();
+    let (mut follower, changes) = follow(&user);
+    follower.read(&plain());
+    quiet(&changes);
+    user.write(".lmstudio/hub/models/qwen/qwen3-8b/model.yaml", "base: a/b\n");
+    noticed(&changes, "a virtual model came");
+    assert_eq!(follower.read(&plain()).hub.models().len(), 1);
+    quiet(&changes);
+    user.write(".lmstudio/hub/models/qwen/qwen3-8b/model.yaml", "base: a/c\n");
+    noticed(&changes, "a virtual model changed");
+    follower.read(&plain());
+    quiet(&changes);
+    user.write(".internal/hardware-config.json", "{}");
+    noticed(&changes, "hardware settings came");
+    follower.read(&plain());
+    quiet(&changes);
+    assert!(!follower.runs(Program::App) && follower.runs(Program::Bionic) && follower.runs(Program::App));
 }

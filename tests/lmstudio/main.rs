@@ -26,6 +26,8 @@ mod backend_files;
 mod changes;
 mod effective_settings;
 mod frames;
+mod loaded_settings;
+mod more_files;
 mod on_disk;
 mod per_model_file;
 mod rest;

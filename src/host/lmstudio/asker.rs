@@ -124,6 +124,7 @@ impl Asker {
         match self.look(ask).await {
             Look::Hangs => {
                 round.socket = Said::Failed("the files in its home cannot be read in time".into());
+                round.backend = self.discovery.running();
                 return round;
             }
             Look::Nothing => {

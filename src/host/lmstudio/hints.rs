@@ -6,7 +6,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::path::{Path, PathBuf};
 
-use super::{POINTER_LIMIT as SMALL, read_text};
+use super::{POINTER_LIMIT as SMALL, read_text, read_whole};
 use crate::lmstudio::{
     ApiToken, Ask, InternalServer, UserServer, internal_folders, parse_internal_server, parse_pid_lock,
     parse_user_server,
@@ -45,7 +45,12 @@ pub(super) fn read(ask: &Ask) -> Hints {
     for (index, folder) in internal_folders(&ask.home, &apps).into_iter().enumerate() {
         let app = index.checked_sub(1).and_then(|index| apps.get(index)).cloned();
         let small = |name: &str| read_text(&folder.join(name), SMALL).ok();
-        if let Some(server) = small("http-server.json").as_deref().and_then(parse_internal_server)
+        // Half of a file would look as if LM Studio had ended.
+        let server = read_whole(&folder.join("http-server.json"), SMALL, |text| {
+            let server = parse_internal_server(text);
+            (server, server.is_some())
+        });
+        if let Ok(Some(server)) = server
             && server.pid.is_some_and(is_alive)
         {
             hints.servers.push((app, server));

@@ -199,6 +199,7 @@ fn real_processes_are_found_in_the_real_table() {
 /// Run by hand with `--ignored --nocapture`: what a look costs on this machine.
 #[test]
 #[ignore = "a measurement"]
+#[expect(clippy::print_stdout, reason = "the measurement is what it is for")]
 fn what_a_look_costs() {
     let machine = Machine::new();
     let _engine = start(&machine.server(), &["--model", &machine.model()]);
