@@ -117,7 +117,7 @@ impl Walk<'_> {
             return;
         }
         self.states[id.index()].holds = true;
-        if self.backends.is_inplace(tensor.op) {
+        if tensor.op.is_inplace() {
             for source in tensor.sources() {
                 if self.takes_over(id, source) {
                     return;

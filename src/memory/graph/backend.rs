@@ -45,11 +45,6 @@ impl Backends {
         self.build.has(change)
     }
 
-    /// Returns whether a result may take the place of a source (`ggml_op_can_inplace`).
-    pub(super) const fn is_inplace(self, op: Op) -> bool {
-        op.is_inplace() && (!matches!(op, Op::Clamp) || self.has(Change::ClampInPlace))
-    }
-
     /// Returns the kind of the GPUs.
     pub(super) const fn kind(self) -> Backend {
         self.kind

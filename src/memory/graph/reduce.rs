@@ -10,6 +10,7 @@
 use std::ops::Range;
 
 use super::Load;
+use crate::memory::Change;
 use crate::memory::architecture;
 use crate::memory::place::Device;
 use crate::memory::structure::BlockKind;
@@ -58,7 +59,9 @@ impl Selection {
             Some((block, Signature { kind, place, experts_on_host }))
         };
         let all: Vec<(u32, Signature)> = (0u32..).zip(&structure.pattern).filter_map(sign).collect();
-        if architecture::goes_by_number(structure) {
+        // Where splits are cut by their inputs, those of every block count.
+        let cuts = load.places.gpus() > 0 && !load.build.has(Change::LongSplits);
+        if cuts || architecture::goes_by_number(structure) {
             return Selection::of(all.into_iter().map(|(block, _)| block).collect());
         }
         Selection { stretches: stretches(&all) }

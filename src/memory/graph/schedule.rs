@@ -7,9 +7,13 @@
 
 use super::backend::Backends;
 use super::tensor::{BackendId, Graph, Home, Id, Op, Tensor};
+use crate::memory::Change;
 
 /// Most sources that a node has (`GGML_MAX_SRC`).
 const MOST_SOURCES: usize = 10;
+
+/// Inputs of a split before another is begun (`GGML_SCHED_MAX_SPLIT_INPUTS`).
+const ROOM_OF_INPUTS: usize = 30;
 
 /// A graph ready to be allocated.
 #[derive(Debug, Default)]
@@ -263,6 +267,9 @@ fn split(graph: &mut Graph, backends: Backends, places: &mut Places, copies: u32
     let first = first.and_then(|&id| places.get(id)).unwrap_or(backends.cpu());
     let mut splits: Vec<Split> = Vec::new();
     let mut current = Split { backend: first, nodes: 0..0, inputs: Vec::new() };
+    let room = if backends.has(Change::LongSplits) { usize::MAX } else { ROOM_OF_INPUTS };
+    // A node that begins below may still go beyond, which doubles the room of its split.
+    let mut most = room;
     for (index, &id) in nodes.iter().enumerate() {
         if graph.get(id).op.is_view() {
             continue;
@@ -275,8 +282,16 @@ fn split(graph: &mut Graph, backends: Backends, places: &mut Places, copies: u32
                 matches!(graph.get(source).home, Home::Weights(home) if home != backend)
                     && places.get(source) != Some(backend)
             });
-        if backend != current.backend || renews {
+        let overflows = backend == current.backend
+            && current.inputs.len() >= most
+            && graph.get(id).sources().any(|source| {
+                places.get(source) != Some(backend)
+                    && copied.find(source, backend).is_none()
+                    && !places.is_at(graph, source, backend)
+            });
+        if backend != current.backend || renews || overflows {
             current.nodes.end = index;
+            most = room;
             splits.push(std::mem::replace(&mut current, Split { backend, nodes: index..index, inputs: Vec::new() }));
         }
         for position in 0..graph.get(id).sources.len() {
@@ -285,6 +300,9 @@ fn split(graph: &mut Graph, backends: Backends, places: &mut Places, copies: u32
                 continue;
             }
             let copy = copied.find(source, backend).unwrap_or_else(|| {
+                if current.inputs.len() >= most {
+                    most = most.saturating_mul(2);
+                }
                 current.inputs.push(source);
                 let first = duplicate(graph, source, copies, copies > 1);
                 places.of.resize(graph.tensors.len(), Some(backend));
