@@ -144,6 +144,7 @@ impl fmt::Display for Span {
             0 => format!("{} ms", self.0),
             1..60 => format!("{seconds} s"),
             60..3_600 => format!("{} min", seconds / 60),
+            3_600..86_400 if seconds % 3_600 < 60 => format!("{} h", seconds / 3_600),
             3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
             _ => format!("{} days", seconds / 86_400),
         };

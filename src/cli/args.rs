@@ -47,6 +47,14 @@ pub(super) enum Command {
     Install(InstallArguments),
     /// No longer start fitwatch at login
     Uninstall(UninstallArguments),
+    /// Unload a loaded model in LM Studio
+    #[command(after_help = "`fitwatch status` names what is loaded. Example: fitwatch unload qwen3-8b")]
+    Unload {
+        /// The instance: its identifier, or a part of its name that only one has
+        instance: String,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Silence alerts for a while
     #[command(after_help = "Example: fitwatch pause 1h30m")]
     Pause {

@@ -13,6 +13,7 @@ use crate::host::instance::{Instance, InstanceError};
 use crate::host::places::{Places, user_home};
 use crate::host::probes::{Probes, Roots};
 use crate::host::{clock, config_file, once};
+use crate::lmstudio::Unloaded;
 use crate::machine::{Machine, Picture};
 use crate::report::{Detail, Report};
 
@@ -38,6 +39,14 @@ pub(super) fn report(request: &Request) -> Result<Box<Report>, Failure> {
 pub(super) fn detail(model: String) -> Result<Box<Detail>, Failure> {
     match answer(&Request::Show { model })? {
         Reply::Detail(detail) => Ok(detail),
+        other => Err(unexpected(other)),
+    }
+}
+
+/// Unloads a loaded model and returns which one, with what became of it.
+pub(super) fn unload(instance: String) -> Result<(String, Unloaded), Failure> {
+    match answer(&Request::Unload { instance })? {
+        Reply::Unloaded { instance, outcome } => Ok((instance, outcome)),
         other => Err(unexpected(other)),
     }
 }
@@ -111,6 +120,9 @@ fn unexpected(reply: Reply) -> Failure {
             Failure::NoSuchModel { asked, nearest: nearest.into_iter().map(|id| id.0).collect() }
         }
         Reply::Refused { message } => Failure::Refused(message),
-        Reply::Report(_) | Reply::Detail(_) | Reply::Done => Failure::Refused("it answered something else".into()),
+        Reply::NoSuchInstance { asked, loaded } => Failure::NoSuchInstance { asked, loaded },
+        Reply::Report(_) | Reply::Detail(_) | Reply::Unloaded { .. } | Reply::Done => {
+            Failure::Refused("it answered something else".into())
+        }
     }
 }

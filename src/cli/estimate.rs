@@ -175,7 +175,7 @@ fn verdicts(mut plan: Plan, target: &Target) -> (Option<Fit>, Vec<Advice>) {
     let now = judge(&mut plan, &target.now);
     let machine = judge(&mut plan, &target.best);
     let advice = advice(&plan, &target.now, &now);
-    (Some(Fit { now, machine, largest_context: largest_context(&plan, &target.now) }), advice)
+    (Some(Fit { now, machine, largest_context: largest_context(&plan, &target.now), if_unloaded: None }), advice)
 }
 
 /// Returns what is odd or left out.

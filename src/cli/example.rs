@@ -43,6 +43,8 @@ pub(super) fn report() -> Report {
         schema: SCHEMA,
         version: "0.1.0".into(),
         live: true,
+        loaded: Vec::new(),
+        loaded_unknown: None,
         models: vec![
             download,
             model("zephyr", 5_000_000_000, Some(fit(Verdict::FullGpu, Verdict::FullGpu, 15_200_000_000))),
@@ -132,7 +134,7 @@ pub(super) fn fit(now: Verdict, machine: Verdict, spare: i64) -> Fit {
         caveat: None,
     };
     let largest_context = (now == Verdict::FullGpu).then_some(32_768);
-    Fit { now: judgement(now), machine: judgement(machine), largest_context }
+    Fit { now: judgement(now), machine: judgement(machine), largest_context, if_unloaded: None }
 }
 
 fn library() -> LibraryReport {

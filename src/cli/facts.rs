@@ -44,6 +44,9 @@ impl Facts {
             SettingsBasis::Saved => "as saved in LM Studio",
             SettingsBasis::Defaults => "LM Studio's defaults",
             SettingsBasis::Given => "as given",
+            SettingsBasis::CommandLine => "as its engine was asked",
+            SettingsBasis::LoadConfig => "as LM Studio loaded it",
+            SettingsBasis::Rest => "as far as LM Studio tells",
         };
         self.fact("settings", &format!("{} ({from})", words::settings(&settings.settings)));
     }

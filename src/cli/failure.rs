@@ -25,6 +25,22 @@ pub(super) enum Failure {
         /// The ids that come nearest.
         nearest: Vec<String>,
     },
+    /// No loaded model is meant, or several.
+    #[error("{} `{}`", if means_several(asked, loaded) { "several loaded models match" } else { "no loaded model is called" }, safe(asked))]
+    NoSuchInstance {
+        /// What was asked for.
+        asked: String,
+        /// The loaded models.
+        loaded: Vec<String>,
+    },
+    /// A model was not unloaded.
+    #[error("{} was not unloaded: {}", safe(instance), safe(reason))]
+    NotUnloaded {
+        /// The instance.
+        instance: String,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// A file is not there.
     #[error("{} is not there", safe_path(.0))]
     NoSuchFile(PathBuf),
@@ -57,7 +73,7 @@ pub(super) enum Failure {
 
 /// Returns whether the nearest models are what was asked for, only too many.
 fn means_several(asked: &str, nearest: &[String]) -> bool {
-    nearest.first().is_some_and(|id| id.to_lowercase().contains(&asked.to_lowercase()))
+    nearest.iter().any(|id| id.to_lowercase().contains(&asked.to_lowercase()))
 }
 
 /// A failure as JSON.
@@ -90,7 +106,8 @@ impl Failure {
     pub(super) const fn exit(&self) -> Exit {
         match self {
             Failure::Output(_) | Failure::Unanswered(_) | Failure::Refused(_) | Failure::Problem(_) => Exit::Failed,
-            Failure::NoSuchModel { .. } | Failure::NoSuchFile(_) => Exit::NotFound,
+            Failure::NotUnloaded { .. } => Exit::Failed,
+            Failure::NoSuchModel { .. } | Failure::NoSuchInstance { .. } | Failure::NoSuchFile(_) => Exit::NotFound,
             Failure::Unreadable { .. } => Exit::Unreadable,
             Failure::NotRunning => Exit::NotRunning,
             Failure::Usage(_) => Exit::Usage,
@@ -107,13 +124,18 @@ impl Failure {
                 let names: Vec<String> = nearest.iter().map(|id| format!("\n        {}", safe(id))).collect();
                 Some(format!("name one of these:{}", names.concat()))
             }
+            Failure::NoSuchInstance { loaded, .. } if loaded.is_empty() => Some("nothing is loaded".into()),
+            Failure::NoSuchInstance { loaded, .. } => {
+                let names: Vec<String> = loaded.iter().map(|id| format!("\n        {}", safe(id))).collect();
+                Some(format!("name one of these:{}", names.concat()))
+            }
             Failure::NotRunning => Some("start it with `fitwatch`".into()),
             Failure::Problem(problem) => problem.hint.as_deref().map(|hint| safe(hint).into_owned()),
             Failure::Unanswered(error) => Some(error.hint().into()),
             Failure::Refused(_) => Some("run `fitwatch doctor`".into()),
             Failure::NoSuchFile(_) => Some("check the path".into()),
             Failure::Unreadable { hint, .. } => hint.as_deref().map(|hint| safe(hint).into_owned()),
-            Failure::Output(_) | Failure::Usage(_) => None,
+            Failure::Output(_) | Failure::Usage(_) | Failure::NotUnloaded { .. } => None,
         }
     }
 
@@ -121,11 +143,14 @@ impl Failure {
     pub(super) fn form(&self) -> FailureForm {
         let nearest = match self {
             Failure::NoSuchModel { nearest, .. } => nearest.clone(),
+            Failure::NoSuchInstance { loaded, .. } => loaded.clone(),
             _ => Vec::new(),
         };
         let kind = match self {
             Failure::Output(_) => "output",
             Failure::NoSuchModel { .. } => "no_such_model",
+            Failure::NoSuchInstance { .. } => "no_such_instance",
+            Failure::NotUnloaded { .. } => "not_unloaded",
             Failure::NoSuchFile(_) => "no_such_file",
             Failure::Unreadable { .. } => "unreadable",
             Failure::NotRunning => "not_running",

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::args::ListArguments;
 use super::ask;
 use super::exit::Exit;
+use super::facts::Facts;
 use super::failure::Failure;
 use super::print::{columns, print, print_json};
 use super::table::{Cell, Column, Table};
@@ -17,13 +18,14 @@ use crate::engine::Request;
 use crate::fit::{Judgement, Verdict};
 use crate::library::RootState;
 use crate::machine::Picture;
-use crate::report::{LibraryReport, ModelReport, Report, SCHEMA};
+use crate::report::{InstanceReport, LibraryReport, ModelReport, Report, SCHEMA};
 
 /// The JSON form of a list.
 #[derive(Debug, Serialize)]
 struct ListForm<'a> {
     schema: u32,
     live: bool,
+    loaded: &'a [InstanceReport],
     models: Vec<&'a ModelReport>,
     machine: &'a Picture,
     library: &'a LibraryReport,
@@ -35,7 +37,8 @@ pub(super) fn run(arguments: &ListArguments) -> Result<Exit, Failure> {
     let models = chosen(&report, arguments);
     if arguments.format.json {
         let (machine, library) = (&report.machine, &report.library);
-        print_json(&ListForm { schema: SCHEMA, live: report.live, models: models.clone(), machine, library })?;
+        let loaded = &report.loaded;
+        print_json(&ListForm { schema: SCHEMA, live: report.live, loaded, models: models.clone(), machine, library })?;
     } else {
         print(&render(&report, &models, columns()))?;
     }
@@ -68,13 +71,19 @@ fn verdict(model: &ModelReport) -> Option<Verdict> {
 
 /// Returns the list as text.
 fn render(report: &Report, models: &[&ModelReport], columns: Option<usize>) -> String {
-    let mut text = if report.models.is_empty() {
+    let mut facts = Facts::new(columns);
+    words::loaded(&mut facts, report);
+    if !facts.text.is_empty() {
+        facts.text.push('\n');
+    }
+    let mut text = facts.text;
+    text.push_str(&if report.models.is_empty() {
         nowhere(report)
     } else if models.is_empty() {
         format!("None of {} matches.\n", words::count(report.models.len(), "model"))
     } else {
         table(models).render(columns)
-    };
+    });
     text.push('\n');
     text.push_str(&wrap(&words::machine(&report.machine), columns, 2));
     text.push('\n');

@@ -31,6 +31,7 @@ mod status;
 mod table;
 mod tell;
 mod text;
+mod unload;
 mod words;
 
 use std::process::ExitCode;
@@ -79,6 +80,7 @@ fn answer(command: Command) -> Result<Exit, Failure> {
         Command::Config(command) => config::run(command),
         Command::Install(arguments) => login::install(arguments),
         Command::Uninstall(arguments) => login::uninstall(arguments),
+        Command::Unload { instance, format } => unload::run(instance, format),
         Command::Pause { duration } => tell::pause(duration),
         Command::Resume => tell::resume(),
         Command::Recheck(format) => status::run(&Request::Recheck, format),
@@ -92,6 +94,7 @@ const fn wants_json(command: &Command) -> bool {
         Command::Status(format)
         | Command::Doctor(format)
         | Command::Recheck(format)
+        | Command::Unload { format, .. }
         | Command::Config(ConfigCommand::Check { format, .. } | ConfigCommand::Show(format)) => format.json,
         Command::List(arguments) => arguments.format.json,
         Command::Show(arguments) => arguments.format.json,

@@ -50,6 +50,7 @@ pub(super) fn estimate(
         now: judge(&need, &target.now),
         machine: judge(&need, &target.best),
         largest_context: None,
+        if_unloaded: None,
     });
     let mut notes = files.notes;
     notes.push("this is the projector alone; name it with --mmproj after a model to see both".into());

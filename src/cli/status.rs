@@ -32,6 +32,7 @@ pub(super) fn render(report: &Report, columns: Option<usize>) -> String {
     let version = safe(&report.version);
     let state = if report.live { "is running" } else { "is not running: this is from a single scan" };
     facts.heading(&format!("fitwatch {version} {state}"));
+    words::loaded(&mut facts, report);
     facts.fact("models", &models(report));
     facts.fact("RAM", &words::memory(&report.machine.memory));
     for gpu in &report.machine.devices {
@@ -105,7 +106,8 @@ fn models(report: &Report) -> String {
 mod tests {
     use super::*;
     use crate::cli::example;
-    use crate::report::Problem;
+    use crate::lmstudio::{Activity, Whereabouts};
+    use crate::report::{Problem, example_instance};
     use crate::units::Span;
 
     #[test]
@@ -127,6 +129,28 @@ problem          tray: no tray host
                  start one
 "
         );
+    }
+
+    #[test]
+    fn loaded_models_stand_first() {
+        let mut report = example::report();
+        let mut remote = example_instance();
+        remote.id = "gpt-oss-120b".into();
+        remote.whereabouts = Whereabouts::Elsewhere("c0ffee".into());
+        (remote.settings, remote.needs, remote.estimate, remote.ttl) = (None, Vec::new(), None, None);
+        remote.activity = Some(Activity::Generating);
+        report.loaded = vec![example_instance(), remote];
+        report.loaded_unknown = Some("LM Studio requires an API token".into());
+        let text = anstream::adapter::strip_str(&render(&report, None)).to_string();
+        let loaded = "\
+fitwatch 0.1.0 is running
+loaded           zephyr: context 16384, 4 at a time; 7.1 GB of RTX 4090 and 410 MB of RAM; idle for 3 min
+                 LM Studio estimates 9.9 GB, with little confidence
+                 LM Studio unloads it after 1 h without use
+loaded           gpt-oss-120b: on another machine; generating
+loaded           not known: LM Studio requires an API token
+models ";
+        assert!(text.starts_with(loaded), "{text}");
     }
 
     #[test]

@@ -4,11 +4,13 @@ use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
 
+use super::facts::Facts;
 use super::text::{safe, safe_path, thousands};
 use crate::fit::{Judgement, Verdict};
+use crate::lmstudio::Whereabouts;
 use crate::machine::{Device, DeviceMemory, MemorySample, Picture, Reading};
 use crate::memory::{FlashAttention, GpuLayers, Kind, Settings};
-use crate::report::{ModelReport, StateReport};
+use crate::report::{ModelReport, Report, StateReport};
 use crate::units::Bytes;
 
 /// The name of main memory among pools.
@@ -87,6 +89,26 @@ pub(super) fn state(model: &ModelReport) -> String {
         StateReport::Judged => Verdict::Unknown.label().into(),
         StateReport::Unreadable { reason } => format!("unreadable: {}", safe(reason)),
         StateReport::NotJudged { reason } => format!("not judged: {}", safe(reason)),
+    }
+}
+
+/// Adds the loaded models, each with what it needs and does.
+pub(super) fn loaded(facts: &mut Facts, report: &Report) {
+    for instance in &report.loaded {
+        let elsewhere =
+            matches!(instance.whereabouts, Whereabouts::Elsewhere(_)).then(|| "on another machine".to_owned());
+        let words = [instance.settings_in_words(), elsewhere, instance.needs_in_words(), instance.activity_in_words()];
+        let words: Vec<String> = words.into_iter().flatten().collect();
+        facts.fact("loaded", &safe(&format!("{}: {}", instance.id, words.join("; "))));
+        for line in [instance.estimate_in_words(), instance.ttl_in_words()].into_iter().flatten() {
+            facts.fact("", &safe(&line));
+        }
+        for note in &instance.notes {
+            facts.fact("", &safe(note));
+        }
+    }
+    if let Some(reason) = &report.loaded_unknown {
+        facts.fact("loaded", &format!("not known: {}", safe(reason)));
     }
 }
 

@@ -12,10 +12,12 @@ pub(super) struct Key {
 }
 
 /// Every key, in the order of the sample.
-pub(super) const KEYS: [Key; 11] = [
+pub(super) const KEYS: [Key; 13] = [
     Key { section: "library", name: "lm_studio_home", example: "'~/.lmstudio'" },
     Key { section: "library", name: "extra_folders", example: "['~/models']" },
     Key { section: "library", name: "bundled_models", example: "true" },
+    Key { section: "lm_studio", name: "ask", example: "true" },
+    Key { section: "lm_studio", name: "api_token_file", example: "'~/.config/fitwatch/lm-studio-token'" },
     Key { section: "fit", name: "gpu_margin", example: "\"512 MiB\"" },
     Key { section: "fit", name: "gpu_margin_percent", example: "5" },
     Key { section: "fit", name: "ram_margin", example: "\"2 GB\"" },

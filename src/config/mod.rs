@@ -25,6 +25,8 @@ pub const SAMPLE: &str = include_str!("../../config/fitwatch.toml");
 pub struct Config {
     /// Which folders are watched.
     pub library: LibraryConfig,
+    /// How a running LM Studio is asked.
+    pub lm_studio: LmStudioConfig,
     /// How verdicts are reached.
     pub fit: FitConfig,
     /// What is said, and how often.
@@ -47,6 +49,17 @@ pub struct LibraryConfig {
     pub extra_folders: Vec<PathBuf>,
     /// Also list the models LM Studio ships with.
     pub bundled_models: bool,
+}
+
+/// How a running LM Studio is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LmStudioConfig {
+    /// Whether it is asked at all which models are loaded; otherwise processes alone tell.
+    pub ask: bool,
+    /// The file that holds an API token, for an LM Studio that requires one.
+    #[serde(deserialize_with = "parse::optional_path")]
+    pub api_token_file: Option<PathBuf>,
 }
 
 /// How verdicts are reached.
@@ -93,6 +106,12 @@ pub struct LogConfig {
     /// `error`, `warn`, `info`, `debug` or `trace`.
     #[serde(deserialize_with = "parse::level")]
     pub level: String,
+}
+
+impl Default for LmStudioConfig {
+    fn default() -> LmStudioConfig {
+        LmStudioConfig { ask: true, api_token_file: None }
+    }
 }
 
 impl Default for LibraryConfig {

@@ -169,6 +169,9 @@ mod tests {
             lm_studio_home = '~/lm'
             extra_folders = ['~/models', '~']
             bundled_models = false
+            [lm_studio]
+            ask = false
+            api_token_file = '~/token'
             [fit]
             gpu_margin = \"1.5 GiB\"
             gpu_margin_percent = 7
@@ -187,6 +190,8 @@ mod tests {
         assert_eq!(config.library.lm_studio_home.as_deref(), Some(Path::new("~/lm")));
         assert_eq!(config.library.extra_folders, [PathBuf::from("~/models"), PathBuf::from("~")]);
         assert!(!config.library.bundled_models);
+        assert!(!config.lm_studio.ask);
+        assert_eq!(config.lm_studio.api_token_file.as_deref(), Some(Path::new("~/token")));
         assert_eq!(config.fit.gpu_margin, Bytes(3 << 29));
         assert_eq!(config.fit.gpu_margin_percent, 7);
         assert_eq!(config.fit.ram_margin, Bytes(4_000_000_000));
@@ -318,9 +323,10 @@ mod tests {
             .collect();
         let Parsed { mut config, warnings } = parse(&uncommented).unwrap();
         assert_eq!(warnings, Vec::<String>::new());
-        // These two have no default value to show: the sample shows what they could be.
+        // These three have no default value to show: the sample shows what they could be.
         assert!(config.library.lm_studio_home.take().is_some());
         assert!(config.machine.nvml_library.take().is_some());
+        assert!(config.lm_studio.api_token_file.take().is_some());
         assert_eq!(config, Config::default());
         assert_eq!(shown, KEYS.iter().map(|key| key.name.to_owned()).collect::<BTreeSet<_>>());
     }
@@ -330,6 +336,7 @@ mod tests {
         let mut config = Config::default();
         config.library.lm_studio_home = Some("~/lm".into());
         config.machine.nvml_library = Some("~/nvml".into());
+        config.lm_studio.api_token_file = Some("~/token".into());
         let table: toml::Table = config.to_toml().parse().unwrap();
         let schema: Vec<String> = table
             .iter()

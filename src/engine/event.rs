@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::alerts::Notice;
 use crate::config::Config;
 use crate::library::{HeaderRead, Listing, ModelFile, ModelId, Remembered, Root};
-use crate::lmstudio::{AppSettings, Home, LoadSettings};
+use crate::lmstudio::{AppSettings, Ask, Home, Hub, LoadSettings, Program, Round, Unloaded};
 use crate::machine::Sample;
 use crate::memory::Build;
 use crate::report::{Detail, Problem, Report};
@@ -34,6 +34,17 @@ pub enum Event {
     LmStudioRead(Box<LmStudioRead>),
     /// One of LM Studio's files has changed.
     LmStudioChanged,
+    /// A model file was opened by somebody: perhaps it is being loaded.
+    ModelOpened,
+    /// It was asked which models are loaded.
+    LoadedAsked(Box<Round>),
+    /// A model was unloaded, or not.
+    Unloaded {
+        /// The instance.
+        instance: String,
+        /// What became of it.
+        outcome: Unloaded,
+    },
     /// Something happened at these paths.
     PathsDirty(Vec<PathBuf>),
     /// Anything may have happened: the watcher overflowed, or the machine slept.
@@ -82,8 +93,12 @@ pub struct LmStudioRead {
     pub roots: Vec<Root>,
     /// `settings.json`.
     pub settings: AppSettings,
+    /// The program whose files they are, where it has some of its own.
+    pub program: Program,
     /// Saved per-model settings by `indexedModelIdentifier`.
     pub saved: BTreeMap<String, LoadSettings>,
+    /// The virtual models.
+    pub hub: Hub,
     /// The build of llama.cpp that it runs, where its files tell.
     pub build: Option<Build>,
     /// What could not be understood.
@@ -103,6 +118,11 @@ pub enum Request {
     },
     /// Scan and sample anew, and answer when done.
     Recheck,
+    /// Unload a loaded model.
+    Unload {
+        /// The instance's identifier, its model's name, or an unambiguous part of them.
+        instance: String,
+    },
     /// Silence alerts.
     Pause {
         /// For how long.
@@ -128,6 +148,21 @@ pub enum Reply {
         asked: String,
         /// The models that come nearest.
         nearest: Vec<ModelId>,
+    },
+    /// To `Unload`.
+    Unloaded {
+        /// The instance.
+        instance: String,
+        /// What became of it.
+        #[serde(flatten)]
+        outcome: Unloaded,
+    },
+    /// To `Unload` where no loaded model is meant, or several.
+    NoSuchInstance {
+        /// What was asked for.
+        asked: String,
+        /// The loaded models.
+        loaded: Vec<String>,
     },
     /// To everything else.
     Done,
@@ -168,6 +203,15 @@ pub enum Effect {
     ReadLmStudio {
         /// The config that names folders.
         config: Box<Config>,
+    },
+    /// Ask which models are loaded.
+    AskLoaded(Box<Ask>),
+    /// Unload a model: the user's word.
+    Unload {
+        /// How LM Studio is reached.
+        ask: Box<Ask>,
+        /// The instance.
+        instance: String,
     },
     /// Show this tray.
     ShowTray(Box<Tray>),

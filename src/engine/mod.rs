@@ -5,6 +5,7 @@
 //! socket or device; equal inputs give equal outputs, so a day runs in a test.
 
 mod event;
+mod loaded;
 mod models;
 mod reporting;
 mod requests;
@@ -21,6 +22,7 @@ use crate::machine::Machine;
 use crate::report::Problem;
 use crate::tray::{Action, Tray, status_notice, tray};
 use crate::units::{Moment, Span};
+use loaded::Loaded;
 use models::{Changed, Models};
 
 /// The menu is rebuilt at most this often, so that a thousand headers in a second cost ten menus.
@@ -38,6 +40,7 @@ pub struct Engine {
     library: Library,
     machine: Machine,
     models: Models,
+    loaded: Loaded,
     alerts: Alerts,
     watches: BTreeMap<PathBuf, String>,
     problems: BTreeMap<String, Problem>,
@@ -64,6 +67,8 @@ struct Timers {
     is_reading_lm_studio: bool,
     /// When to write the remembered headers.
     remember_at: Option<Moment>,
+    /// When the last event came in.
+    handled_at: Moment,
 }
 
 impl Engine {
@@ -77,6 +82,7 @@ impl Engine {
             library: Library::new(remembered),
             machine: Machine::default(),
             models: Models::default(),
+            loaded: Loaded::default(),
             alerts: Alerts::default(),
             watches: BTreeMap::new(),
             problems: BTreeMap::new(),
@@ -90,11 +96,18 @@ impl Engine {
 
     /// Takes in one event; its effects wait in [`Engine::next_effect`].
     pub fn handle(&mut self, event: Event, now: Moment) {
+        self.timers.handled_at = now;
         match event {
             Event::ConfigRead { config, warnings } => self.config_read(config, &warnings, now),
             Event::ConfigRejected { problem } => self.set_problem("config", Some(problem)),
             Event::LmStudioRead(read) => self.lm_studio_read(*read, now),
-            Event::LmStudioChanged => self.read_lm_studio(),
+            Event::LmStudioChanged => {
+                self.loaded.hint(now);
+                self.read_lm_studio();
+            }
+            Event::ModelOpened => self.model_opened(now),
+            Event::LoadedAsked(round) => self.loaded_asked(*round, now),
+            Event::Unloaded { instance, outcome } => self.unloaded(instance, outcome, now),
             Event::PathsDirty(paths) => paths.iter().for_each(|path| self.library.dirty(path, now)),
             Event::EverythingDirty => self.recheck(now),
             Event::WatchChanged { root, watch } => {
@@ -121,7 +134,8 @@ impl Engine {
     pub fn deadline(&self) -> Option<Moment> {
         let show_at = self.timers.is_stale.then(|| self.show_due());
         let sample_at = self.timers.sample_at.filter(|_| !self.timers.is_sampling);
-        [self.library.deadline(), self.alerts.deadline(), sample_at, self.timers.remember_at, show_at]
+        let ask_at = self.lm_studio.home.as_ref().and_then(|_| self.loaded.due(self.timers.handled_at));
+        [self.library.deadline(), self.alerts.deadline(), sample_at, ask_at, self.timers.remember_at, show_at]
             .into_iter()
             .flatten()
             .min()
@@ -144,6 +158,13 @@ impl Engine {
         self.timers.is_stale = true;
         self.timers.sample_at = Some(now);
         self.read_lm_studio();
+    }
+
+    /// Somebody opened a model file: perhaps an engine that loads it, perhaps our own reader.
+    fn model_opened(&mut self, now: Moment) {
+        if !self.library.is_busy() {
+            self.loaded.hint(now);
+        }
     }
 
     fn read_lm_studio(&mut self) {
@@ -203,6 +224,7 @@ impl Engine {
             Action::OpenSettings => self.effects.push_back(Effect::Open(Open::Settings)),
             Action::OpenLog => self.effects.push_back(Effect::Open(Open::Log)),
             Action::About => self.effects.push_back(Effect::Notify(self.about_notice())),
+            Action::Unload(instance) => self.unload(&instance, None, now),
             Action::Quit => self.end(),
         }
     }
@@ -255,6 +277,7 @@ impl Engine {
         self.answer_rechecks(now);
         self.say(now);
         self.sample_when_due(now);
+        self.ask_loaded_when_due(now);
         if self.timers.remember_at.is_some_and(|at| now >= at) {
             self.timers.remember_at = None;
             self.effects.push_back(Effect::Remember(self.library.remembered()));
@@ -274,7 +297,10 @@ impl Engine {
         self.timers.is_stale = false;
         self.timers.shown_at = Some(now);
         let supplies = self.supplies();
-        let changed = self.models.take_over(&self.library, &self.lm_studio, &self.config.fit, &supplies);
+        let profile = models::profile(&self.config.fit, self.lm_studio.build);
+        let sources = loaded::Sources { library: &self.library, lm_studio: &self.lm_studio, profile: &profile };
+        self.loaded.take_over(&sources, &supplies);
+        let changed = self.models.take_over(&sources, &self.config.fit, &supplies, &self.loaded);
         self.tell(changed, now);
         let shown = tray(&self.report(now));
         if self.shown.as_ref() != Some(&shown) {
@@ -298,9 +324,10 @@ impl Engine {
         self.is_settled |= !self.is_busy();
     }
 
-    /// Samples along with another timer that is due, where the next sample is near anyway: one
-    /// wake-up serves both.
+    /// Samples and asks along with another timer that is due, where the next time is near anyway: one
+    /// wake-up serves all.
     fn join_timers(&mut self, now: Moment) {
+        self.loaded.join(now);
         let slack = Span(self.machine.pace().0 / 2);
         if let Some(at) = self.timers.sample_at
             && now.after(slack) >= at

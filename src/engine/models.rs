@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::LmStudioRead;
+use super::loaded::{Loaded, Sources};
 use crate::config::FitConfig;
-use crate::fit::{Fit, Judgement, Plan, Sense, Supply, judge, largest_context};
-use crate::library::{Library, Model, ModelId, ModelState};
-use crate::lmstudio::{SettingsFor, settings_for};
+use crate::fit::{Fit, Held, Judgement, Plan, Sense, Supply, if_unloaded, judge, largest_context};
+use crate::library::{Model, ModelId, ModelState};
+use crate::lmstudio::{SettingsFor, saved_for, settings_for};
 use crate::machine::Picture;
 use crate::memory::{Build, EngineProfile};
 
@@ -42,6 +42,8 @@ pub(super) struct Models {
     /// The library's revision that they were taken from; nothing once anything else has changed
     /// that settings depend on.
     taken_from: Option<u64>,
+    /// What loaded models hold.
+    held: Vec<Held>,
 }
 
 /// What has changed when models were taken over.
@@ -68,40 +70,44 @@ impl Models {
     /// have changed.
     pub(super) fn take_over(
         &mut self,
-        library: &Library,
-        lm_studio: &LmStudioRead,
+        sources: &Sources,
         config: &FitConfig,
         supplies: &Supplies,
+        loaded: &Loaded,
     ) -> Changed {
+        let Sources { library, lm_studio, profile } = *sources;
         let is_same_config = self.config == *config;
-        if *self.supplies != *supplies {
+        let held = loaded.held();
+        if *self.supplies != *supplies || self.held != held {
             self.supplies = Arc::new(supplies.clone());
+            self.held = held;
         }
         let revision = Some(library.revision());
         if is_same_config && self.taken_from == revision {
-            return self.judge_anew();
+            return self.judge_anew(loaded);
         }
         self.taken_from = revision;
         self.config = config.clone();
-        let profile = Arc::new(profile(config, lm_studio.build));
-        let supplies = Arc::clone(&self.supplies);
+        let profile = Arc::new(profile.clone());
+        let on = On { supplies: Arc::clone(&self.supplies), held: &self.held };
         let mut changed = Changed::default();
         let mut old = std::mem::take(&mut self.entries);
         for model in library.models() {
             let ModelState::Ready(structure) = &model.state else { continue };
-            let settings = settings_for(structure, lm_studio.saved.get(&model.id.0), &lm_studio.settings);
+            let (saved, origin) = saved_for(model, &lm_studio.saved, &lm_studio.hub);
+            let settings = settings_for(structure, saved.as_ref(), &lm_studio.settings).from_layers(&origin);
             let projector = model.projector.as_ref().map(|(_, projector)| projector);
             let old = old.remove(&model.id);
             let before = old.as_ref().map(|entry| entry.fit.now.clone());
             let entry = match old {
                 Some(mut entry) if is_same_config && entry.plan.is_for(structure, projector, &settings.settings) => {
-                    entry.judge_on(&supplies);
+                    entry.judge_on(&on, loaded, &model.id);
                     entry
                 }
                 _ => {
                     let asked = settings.settings.clone();
                     let plan = Plan::new(Arc::clone(structure), projector.cloned(), asked, Arc::clone(&profile));
-                    Entry::new(model, settings, plan, &supplies)
+                    Entry::new(model, settings, plan, &on, loaded)
                 }
             };
             if before.as_ref() != Some(&entry.fit.now) {
@@ -114,10 +120,11 @@ impl Models {
     }
 
     /// Judges the same models on other supplies.
-    fn judge_anew(&mut self) -> Changed {
+    fn judge_anew(&mut self, loaded: &Loaded) -> Changed {
         let mut changed = Changed::default();
+        let on = On { supplies: Arc::clone(&self.supplies), held: &self.held };
         for (id, entry) in &mut self.entries {
-            let Some(before) = entry.judge_on(&self.supplies) else { continue };
+            let Some(before) = entry.judge_on(&on, loaded, id) else { continue };
             if before != entry.fit.now {
                 changed.judged.push((id.clone(), Some(before)));
             }
@@ -135,21 +142,47 @@ impl Models {
     }
 }
 
+/// What models are judged on.
+struct On<'a> {
+    supplies: Arc<Supplies>,
+    /// What loaded models hold.
+    held: &'a [Held],
+}
+
+impl On<'_> {
+    /// Judges a plan. What the model holds itself, where it is loaded, is its own to have.
+    fn judge(&self, plan: &mut Plan, own: &[&Held]) -> Fit {
+        let now =
+            if own.is_empty() { &self.supplies.now } else { &self.supplies.now.without(own, &self.supplies.machine) };
+        let mut fit = Fit {
+            now: judge(plan, now),
+            machine: judge(plan, &self.supplies.machine),
+            largest_context: None,
+            if_unloaded: None,
+        };
+        // Only what the machine could hold at its best is worth a search.
+        if own.is_empty() && !self.held.is_empty() && fit.machine.verdict < fit.now.verdict {
+            fit.if_unloaded = if_unloaded(plan, now, &self.supplies.machine, self.held);
+        }
+        fit
+    }
+}
+
 impl Entry {
-    fn new(model: &Model, settings: SettingsFor, mut plan: Plan, supplies: &Arc<Supplies>) -> Entry {
+    fn new(model: &Model, settings: SettingsFor, mut plan: Plan, on: &On, loaded: &Loaded) -> Entry {
         let settings = Arc::new(settings);
-        let fit = judge_both(&mut plan, supplies);
-        Entry { name: model.name.clone(), settings, fit, plan, supplies: Arc::clone(supplies) }
+        let fit = on.judge(&mut plan, &loaded.held_by(&model.id));
+        Entry { name: model.name.clone(), settings, fit, plan, supplies: Arc::clone(&on.supplies) }
     }
 
     /// Judges the model on these supplies and returns the judgement before; does nothing where it
     /// was judged on just these.
-    fn judge_on(&mut self, supplies: &Arc<Supplies>) -> Option<Judgement> {
-        if Arc::ptr_eq(&self.supplies, supplies) {
+    fn judge_on(&mut self, on: &On, loaded: &Loaded, id: &ModelId) -> Option<Judgement> {
+        if Arc::ptr_eq(&self.supplies, &on.supplies) {
             return None;
         }
-        self.supplies = Arc::clone(supplies);
-        Some(std::mem::replace(&mut self.fit, judge_both(&mut self.plan, supplies)).now)
+        self.supplies = Arc::clone(&on.supplies);
+        Some(std::mem::replace(&mut self.fit, on.judge(&mut self.plan, &loaded.held_by(id))).now)
     }
 
     /// Returns the fit with the largest context, which costs a few bills.
@@ -162,13 +195,9 @@ impl Entry {
     }
 }
 
-fn judge_both(plan: &mut Plan, supplies: &Supplies) -> Fit {
-    Fit { now: judge(plan, &supplies.now), machine: judge(plan, &supplies.machine), largest_context: None }
-}
-
 /// Returns the engine profile the config names, in the build that LM Studio runs where the config
 /// names none.
-fn profile(config: &FitConfig, build: Option<Build>) -> EngineProfile {
+pub(super) fn profile(config: &FitConfig, build: Option<Build>) -> EngineProfile {
     let profile: EngineProfile = config.engine.parse().unwrap_or_default();
     match build {
         Some(build) if !config.engine.contains('@') => EngineProfile::of_build(profile.engine, build),

@@ -16,6 +16,8 @@ impl Engine {
             schema: SCHEMA,
             version: self.version.clone(),
             live: true,
+            loaded: self.loaded.reports(&self.supplies().now.gpus),
+            loaded_unknown: self.loaded.unknown(),
             models: self.library.models().iter().map(|model| self.model_report(model)).collect(),
             machine: self.machine.picture().clone(),
             library: self.library_report(),

@@ -29,6 +29,10 @@ impl Engine {
                 self.rechecks.push(id);
                 return;
             }
+            Request::Unload { instance } => {
+                self.unload(&instance, Some(id), now);
+                return;
+            }
             Request::Pause { span } => {
                 self.alerts.pause(span, now);
                 self.timers.is_stale = true;

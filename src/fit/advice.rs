@@ -46,19 +46,22 @@ fn smaller_context(plan: &Plan, supply: &Supply, everything: &Settings) -> Optio
     offer(plan, supply, settings, |spare| format!("a context of {context} tokens fits fully with {spare} to spare"))
 }
 
-/// Offers a `q8_0` cache. It needs flash attention for V.
+/// Offers the widest quantised cache that is enough. K and V are of one type, of those that every
+/// CUDA build has kernels for; V needs flash attention.
 fn smaller_cache(plan: &Plan, supply: &Supply, everything: &Settings) -> Option<Advice> {
     if everything.cache_type_k != CacheType::F16 || everything.cache_type_v != CacheType::F16 {
         return None;
     }
-    let settings = Settings {
-        cache_type_k: CacheType::Q8_0,
-        cache_type_v: CacheType::Q8_0,
-        flash_attention: FlashAttention::On,
-        ..everything.clone()
-    };
-    offer(plan, supply, settings, |spare| {
-        format!("K and V cache as q8_0 (with flash attention) fit fully with {spare} to spare")
+    [CacheType::Q8_0, CacheType::Q4_0].into_iter().find_map(|cache_type| {
+        let settings = Settings {
+            cache_type_k: cache_type,
+            cache_type_v: cache_type,
+            flash_attention: FlashAttention::On,
+            ..everything.clone()
+        };
+        offer(plan, supply, settings, |spare| {
+            format!("K and V cache as {} (with flash attention) fit fully with {spare} to spare", cache_type.name())
+        })
     })
 }
 

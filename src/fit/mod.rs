@@ -10,6 +10,7 @@ mod advice;
 mod plan;
 mod search;
 mod supply;
+mod unload;
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use advice::advice;
 pub use plan::{Plan, judge, largest_context};
 pub use supply::{GpuSupply, Sense, Supply};
+pub use unload::{Held, IfUnloaded, if_unloaded};
 
 use crate::memory::Settings;
 use crate::units::Bytes;
@@ -32,6 +34,9 @@ pub struct Fit {
     /// The largest context that fits fully right now; `None` where none does, or where it was not
     /// asked for (it costs a few bills, so the tray leaves it out).
     pub largest_context: Option<u32>,
+    /// Which loaded models would have to go for a better verdict right now; `None` where that would
+    /// change nothing.
+    pub if_unloaded: Option<IfUnloaded>,
 }
 
 /// One verdict and its numbers.

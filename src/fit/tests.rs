@@ -6,7 +6,7 @@ use super::*;
 use crate::config::FitConfig;
 use crate::gguf::{Header, Metadata, Tensor, TensorType, Value};
 use crate::machine::{Device, DeviceMemory, MemorySample, Picture, Reading, UnknownGpu, Vendor};
-use crate::memory::{Bill, Devices, EngineProfile, GpuLayers, Part, Pool, Settings, Structure};
+use crate::memory::{Bill, CacheType, Devices, EngineProfile, GpuLayers, Part, Pool, Settings, Structure};
 
 const GB: u64 = 1_000_000_000;
 
@@ -141,6 +141,57 @@ fn every_advice_is_enough() {
     }
     let judgement = judge(&mut plan.clone(), &self::supply(&[80 * GB], 64 * GB));
     assert!(advice(&plan, &self::supply(&[80 * GB], 64 * GB), &judgement).is_empty(), "nothing to mend");
+}
+
+#[test]
+fn the_widest_cache_type_that_is_enough_is_offered() {
+    let settings = Settings { context: 65_536, ..Settings::default() };
+    let plan = plan(dense(32)).with(settings.clone());
+    let need = |cache_type| {
+        let settings = Settings { cache_type_k: cache_type, cache_type_v: cache_type, ..settings.clone() };
+        judge(&mut plan.with(settings), &supply(&[80 * GB], 64 * GB)).pools[0].need.0
+    };
+    let offered = |gpu: u64| {
+        let supply = supply(&[gpu], 64 * GB);
+        let lines = advice(&plan, &supply, &judge(&mut plan.clone(), &supply));
+        lines.iter().find(|line| line.settings.context == 65_536).map(|line| line.settings.cache_type_v)
+    };
+    let [f16, q8_0, q4_0] = [CacheType::F16, CacheType::Q8_0, CacheType::Q4_0].map(need);
+    assert!(f16 > q8_0 && q8_0 > q4_0);
+    assert_eq!(offered(q8_0 + 100_000_000), Some(CacheType::Q8_0));
+    assert_eq!(offered(q4_0 + 100_000_000), Some(CacheType::Q4_0));
+    assert_eq!(offered(q4_0 - 100_000_000), None);
+}
+
+#[test]
+fn the_fewest_and_smallest_models_are_unloaded_for_another_one_to_fit() {
+    let plan = plan(dense(32));
+    let need = judge(&mut plan.clone(), &supply(&[80 * GB], 64 * GB)).pools[0].need.0;
+    let held = |instance: &str, gpu: u64| Held { instance: instance.into(), gpus: vec![Bytes(gpu)], host: Bytes(GB) };
+    let loaded = [held("small", 2 * GB), held("middle", 4 * GB), held("large", 7 * GB)];
+    let best = supply(&[80 * GB], 64 * GB);
+    let gone = |free: u64| if_unloaded(&mut plan.clone(), &supply(&[free], 64 * GB), &best, &loaded);
+    assert_eq!(gone(need), None, "it fits as it is");
+    assert_eq!(gone(need - GB).unwrap().instances, ["small"]);
+    assert_eq!(gone(need - 3 * GB).unwrap().instances, ["middle"]);
+    assert_eq!(gone(need - 5 * GB).unwrap().instances, ["large"], "one rather than two");
+    let two = gone(need - 9 * GB).unwrap();
+    assert_eq!(two.instances, ["large", "small"]);
+    assert_eq!((two.verdict, two.spare), (Verdict::FullGpu, 0), "as if the GPU had had that much");
+    assert_eq!(gone(need - 14 * GB), None, "no unloading is enough, and partial it is already");
+}
+
+#[test]
+fn unloading_gives_back_ram_too() {
+    let plan = plan(dense(32));
+    let held = Held { instance: "other".into(), gpus: Vec::new(), host: Bytes(20 * GB) };
+    assert_eq!(judge(&mut plan.clone(), &supply(&[], 2 * GB)).verdict, Verdict::TooLarge);
+    let unloaded =
+        |best: u64, held: &[Held]| if_unloaded(&mut plan.clone(), &supply(&[], 2 * GB), &supply(&[], best), held);
+    let found = unloaded(64 * GB, std::slice::from_ref(&held)).unwrap();
+    assert_eq!((found.verdict, found.instances), (Verdict::CpuOnly, vec!["other".to_owned()]));
+    assert_eq!(unloaded(64 * GB, &[]), None);
+    assert_eq!(unloaded(4 * GB, &[held]), None, "no more than the machine has");
 }
 
 #[test]

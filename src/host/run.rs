@@ -24,6 +24,7 @@ use super::watch::Watcher;
 use super::{clock, config_file, control, events, headers, lmstudio, login, logs, places, state, walk};
 use crate::config::Config;
 use crate::engine::{Effect, Engine, Event, Open, Reply, RequestId};
+use crate::lmstudio::Program;
 use crate::report::Problem;
 use crate::tray::Tray;
 use crate::units::Span;
@@ -190,6 +191,7 @@ struct Host<S> {
     last_request: u64,
     saving: Option<tokio::task::JoinHandle<()>>,
     lm_studio: Arc<Mutex<lmstudio::Follower>>,
+    rounds: Arc<tokio::sync::Mutex<lmstudio::Rounds>>,
     _config_watch: Option<config_file::Watch>,
     _instance: Instance,
 }
@@ -207,6 +209,7 @@ impl<S: Fn(Box<Tray>)> Host<S> {
                 let events = events.clone();
                 move || events.post(Event::LmStudioChanged)
             }))),
+            rounds: Arc::default(),
             answers: BTreeMap::new(),
             last_request: 0,
             saving: None,
@@ -221,6 +224,11 @@ impl<S: Fn(Box<Tray>)> Host<S> {
 
     /// Takes from an event on its way to the engine what the host itself needs to know.
     fn look_at(&mut self, event: &Event) {
+        if let Event::LoadedAsked(round) = event
+            && let Some(backend) = &round.backend
+        {
+            self.follow(backend.program);
+        }
         if let Event::ConfigRead { config, .. } = event {
             self.logs.set_level(&config.log.level);
             if self.nvml_library != config.machine.nvml_library {
@@ -228,6 +236,15 @@ impl<S: Fn(Box<Tray>)> Host<S> {
                 // New ones beside the old: a sample under way may take its time with those.
                 self.probes = Arc::new(Mutex::new(Probes::new(self.nvml_library.clone(), Roots::default())));
             }
+        }
+    }
+
+    /// Has the files of the program that runs read, where it has files of its own.
+    fn follow(&self, program: Program) {
+        // A reading under way has the lock; the next round comes soon.
+        let runs_another = self.lm_studio.try_lock().is_ok_and(|mut follower| follower.runs(program));
+        if runs_another {
+            self.events.post(Event::LmStudioChanged);
         }
     }
 
@@ -265,6 +282,20 @@ impl<S: Fn(Box<Tray>)> Host<S> {
                 spawn_blocking(move || {
                     let read = lock(&lm_studio).read(&config);
                     events.deliver_blocking(Event::LmStudioRead(Box::new(read)));
+                });
+            }
+            Effect::AskLoaded(ask) => {
+                let rounds = Arc::clone(&self.rounds);
+                tokio::spawn(async move {
+                    let round = rounds.lock().await.ask(*ask).await;
+                    events.deliver(Event::LoadedAsked(Box::new(round))).await;
+                });
+            }
+            Effect::Unload { ask, instance } => {
+                let rounds = Arc::clone(&self.rounds);
+                tokio::spawn(async move {
+                    let outcome = rounds.lock().await.unload(*ask, &instance).await;
+                    events.deliver(Event::Unloaded { instance, outcome }).await;
                 });
             }
             Effect::ShowTray(tray) => {

@@ -320,6 +320,9 @@ impl Worker {
             }
             is_rearmed |= self.compare(place);
         }
+        if gathered.is_opened {
+            self.events.post(Event::ModelOpened);
+        }
         if gathered.is_overflowed {
             self.events.post(Event::EverythingDirty);
         }

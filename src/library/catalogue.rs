@@ -48,6 +48,12 @@ impl Catalogue {
         self.models.get(position)
     }
 
+    /// Returns the model whose first file, or folder, this is.
+    pub(super) fn at(&self, key: &Path) -> Option<&Model> {
+        let position = self.rows.iter().position(|row| row.key == key)?;
+        self.models.get(position)
+    }
+
     /// Replaces the models of some folders and returns whether the list is another one now.
     pub(super) fn replace(&mut self, folders: &BTreeSet<Place>, come: Vec<(Row, Model)>) -> bool {
         let old: BTreeMap<&PathBuf, usize> = folders
@@ -186,9 +192,14 @@ impl Claims {
         others
     }
 
+    /// Returns the claim that counts.
+    pub(super) fn first(&self, identity: FileIdentity) -> Option<&Claim> {
+        self.0.get(&identity)?.first()
+    }
+
     /// Returns whether a claim is the one that counts.
     pub(super) fn is_first(&self, identity: FileIdentity, claim: &Claim) -> bool {
-        self.0.get(&identity).and_then(|claims| claims.first()) == Some(claim)
+        self.first(identity) == Some(claim)
     }
 }
 

@@ -193,6 +193,27 @@ impl Library {
         self.catalogue.model(id)
     }
 
+    /// Returns the models that a file belongs to, or a folder is, under this path or any other that leads
+    /// to the same file; shards are files of their model.
+    pub fn models_of(&self, path: &Path, identity: Option<FileIdentity>) -> Vec<ModelId> {
+        let mut found = BTreeSet::new();
+        let folder_of = |place: usize, path: &Path| self.roots[place].folders.get(path.parent()?);
+        let mut paths: Vec<(usize, &Path)> = (0..self.roots.len()).map(|place| (place, path)).collect();
+        let here =
+            (0..self.roots.len()).filter_map(|place| Some(folder_of(place, path)?.files.get(path)?.found.identity));
+        let identities: BTreeSet<FileIdentity> = here.chain(identity).collect();
+        let twins = identities.iter().filter_map(|identity| self.twins.get(identity)).flatten();
+        paths.extend(twins.map(|(place, path)| (*place, path.as_path())));
+        for (place, path) in paths {
+            let folders = [folder_of(place, path), self.roots[place].folders.get(path)];
+            let units = folders.into_iter().flatten().flat_map(|folder| &folder.units);
+            let units = units.filter(|unit| unit.key == path || unit.files.iter().any(|file| file.path == path));
+            let counting = units.filter_map(|unit| self.claims.first(unit.identity));
+            found.extend(counting.filter_map(|claim| Some(self.catalogue.at(&claim.key)?.id.clone())));
+        }
+        found.into_iter().collect()
+    }
+
     /// Returns the roots and their state.
     pub fn roots(&self) -> Vec<(Root, RootState)> {
         self.roots.iter().map(|held| (held.root.clone(), held.state.clone())).collect()

@@ -4,8 +4,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// More models than anybody has.
+const MOST_ROWS: usize = 16_384;
+/// 2⁵³: above it, a float is no longer a count.
+const MOST_EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// Reads an object and keeps the listed keys only; the last of two equal keys counts, as in
 /// JavaScript. The error names a place in the text, never its content.
@@ -44,6 +50,42 @@ impl<'de> Visitor<'de> for WhiteList {
     }
 }
 
+/// The values of a list, unread; those beyond all reason are left out.
+pub(super) struct Rows<'a>(pub(super) Vec<&'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Rows<'a> {
+    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
+        struct List;
+
+        impl<'de> Visitor<'de> for List {
+            type Value = Vec<&'de RawValue>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut rows = Vec::new();
+                while rows.len() < MOST_ROWS {
+                    let Some(row) = list.next_element()? else { return Ok(rows) };
+                    rows.push(row);
+                }
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(rows)
+            }
+        }
+
+        reader.deserialize_seq(List).map(Rows)
+    }
+}
+
+impl Rows<'_> {
+    /// Reads the rows; one that cannot be read is left out.
+    pub(super) fn values(&self) -> impl Iterator<Item = Value> {
+        self.0.iter().filter_map(|row| serde_json::from_str(row.get()).ok())
+    }
+}
+
 /// Returns what a value holds: of `{"checked": true, "value": …}` the value, of an unchecked one
 /// nothing.
 pub(super) fn unwrapped(value: &Value) -> Option<&Value> {
@@ -78,6 +120,38 @@ pub(super) fn boolean(value: &Value) -> Option<bool> {
         Value::String(text) => text.trim().to_ascii_lowercase().parse().ok(),
         Value::Null | Value::Number(_) | Value::Array(_) | Value::Object(_) => None,
     }
+}
+
+/// Returns a whole number of at least zero, also from a string.
+pub(super) fn amount(value: &Value) -> Option<u64> {
+    if let Some(whole) = value.as_u64() {
+        return Some(whole);
+    }
+    let number = number(value)?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is in range")]
+    (0.0..=MOST_EXACT).contains(&number).then_some(number as u64)
+}
+
+/// Returns a text that is not blank, also from a number; one beyond all reason is none.
+pub(super) fn text(value: Option<&Value>) -> Option<String> {
+    /// Paths are shorter.
+    const MOST_BYTES: usize = 4_096;
+    let text = match value? {
+        Value::String(text) => text.trim().to_owned(),
+        Value::Number(number) => number.to_string(),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
+    };
+    (!text.is_empty() && text.len() <= MOST_BYTES && !text.contains(char::is_control)).then_some(text)
+}
+
+/// Returns an error's words where they are short and can name neither a path nor a secret.
+pub(super) fn plain(words: &str) -> Option<String> {
+    const MOST_LETTERS: usize = 120;
+    let words = words.lines().next()?.trim();
+    let is_plain = |letter: char| letter.is_alphanumeric() || " .,;'\"()-_!?".contains(letter);
+    let is_word = |word: &str| word.len() <= 24;
+    let fits = !words.is_empty() && words.chars().count() <= MOST_LETTERS && words.split(' ').all(is_word);
+    (fits && words.chars().all(is_plain)).then(|| words.to_owned())
 }
 
 fn number(value: &Value) -> Option<f64> {
@@ -124,6 +198,39 @@ mod tests {
         {
             assert_eq!(count(&wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn amounts_are_whole_and_may_be_zero() {
+        assert_eq!(amount(&json!(u64::MAX)), Some(u64::MAX));
+        assert_eq!(amount(&json!("5027783488")), Some(5_027_783_488));
+        assert_eq!((amount(&json!(0)), amount(&json!(1.5e9))), (Some(0), Some(1_500_000_000)));
+        for wrong in [json!(-1), json!("many"), json!(1e300), json!("inf"), json!(null), json!([])] {
+            assert_eq!(amount(&wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn texts_are_trimmed_and_within_reason() {
+        assert_eq!(text(Some(&json!(" qwen3-8b "))), Some("qwen3-8b".into()));
+        assert_eq!(text(Some(&json!(7))), Some("7".into()));
+        for wrong in
+            [json!(""), json!("  "), json!(null), json!(true), json!({}), json!("a\u{0}b"), json!("x".repeat(5_000))]
+        {
+            assert_eq!(text(Some(&wrong)), None, "{wrong}");
+        }
+        assert_eq!(text(None), None);
+    }
+
+    #[test]
+    fn an_errors_words_name_no_path_and_no_secret() {
+        assert_eq!(plain("Model not found\nat line 3"), Some("Model not found".into()));
+        for wrong in ["", "cannot open /home/robin/x.gguf", r"cannot open C:\x", "sk-lm-Ab3dEf9h:abcdefghij0123456789"]
+        {
+            assert_eq!(plain(wrong), None, "{wrong}");
+        }
+        assert_eq!(plain("key abcdefghijklmnopqrstuvwxyz0123456789"), None);
+        assert_eq!(plain(&"so ".repeat(100)), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::loose::{boolean, count, ratio, unwrapped, white_listed};
 use crate::memory::CacheType;
 
 /// The most slots LM Studio allows.
-const MOST_SESSIONS: u32 = 1_023;
+pub(super) const MOST_SESSIONS: u32 = 1_023;
 
 /// The load settings that a per-model file names; what it leaves out is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -43,11 +43,17 @@ pub struct LoadSettings {
 /// one counts.
 pub fn parse_model_config(text: &str) -> Result<LoadSettings, String> {
     let values = white_listed(text, &["load"])?;
-    let fields = values.get("load").and_then(|load| load.get("fields"));
-    let fields = match fields {
+    fields(values.get("load")).ok_or_else(|| "load.fields is no list".into())
+}
+
+/// Reads `{"fields": [{"key": …, "value": …}, …]}`, as LM Studio writes load settings everywhere: in
+/// files, and where it tells with which a model is loaded. `None` where the fields are no list; none
+/// at all are no settings.
+pub(super) fn fields(list: Option<&Value>) -> Option<LoadSettings> {
+    let fields = match list.and_then(|list| list.get("fields")) {
         None => &[],
         Some(Value::Array(fields)) => fields.as_slice(),
-        Some(_) => return Err("load.fields is no list".into()),
+        Some(_) => return None,
     };
     let mut settings = LoadSettings::default();
     let mut half_precision = None;
@@ -66,10 +72,34 @@ pub fn parse_model_config(text: &str) -> Result<LoadSettings, String> {
         settings.cache_type_k.get_or_insert(CacheType::F32);
         settings.cache_type_v.get_or_insert(CacheType::F32);
     }
-    Ok(settings)
+    Some(settings)
 }
 
 impl LoadSettings {
+    /// Returns these settings with those of a weaker layer where these say nothing.
+    #[must_use]
+    pub fn over(&self, weaker: &LoadSettings) -> LoadSettings {
+        LoadSettings {
+            context_length: self.context_length.or(weaker.context_length),
+            offload_ratio: self.offload_ratio.or(weaker.offload_ratio),
+            cpu_expert_ratio: self.cpu_expert_ratio.or(weaker.cpu_expert_ratio),
+            offload_kv_cache_to_gpu: self.offload_kv_cache_to_gpu.or(weaker.offload_kv_cache_to_gpu),
+            parallel: self.parallel.or(weaker.parallel),
+            unified_kv: self.unified_kv.or(weaker.unified_kv),
+            batch: self.batch.or(weaker.batch),
+            ubatch: self.ubatch.or(weaker.ubatch),
+            flash_attention: self.flash_attention.or(weaker.flash_attention),
+            cache_type_k: self.cache_type_k.or(weaker.cache_type_k),
+            cache_type_v: self.cache_type_v.or(weaker.cache_type_v),
+            mmap: self.mmap.or(weaker.mmap),
+            mtp: self.mtp.or(weaker.mtp),
+            auto_fit: self.auto_fit.or(weaker.auto_fit),
+            own_gpu_split: self.own_gpu_split || weaker.own_gpu_split,
+            draft_model: self.draft_model || weaker.draft_model,
+            arguments_override: self.arguments_override || weaker.arguments_override,
+        }
+    }
+
     /// Takes one field over where its key is known.
     fn set(&mut self, key: &str, value: &Value) {
         let inner = unwrapped(value);
@@ -110,7 +140,17 @@ fn names_something(value: &Value) -> bool {
 
 /// Returns whether layers are spread otherwise than evenly over all GPUs.
 fn is_own_split(value: &Value) -> bool {
+    split_config(value).0
+}
+
+/// Returns whether layers are spread otherwise than evenly over all GPUs, and the GPUs left out.
+pub(super) fn split_config(value: &Value) -> (bool, Vec<u32>) {
     let is_even = value.get("strategy").and_then(Value::as_str).is_none_or(|strategy| strategy == "evenly");
-    let leaves_out = value.get("disabledGpus").and_then(Value::as_array).is_some_and(|gpus| !gpus.is_empty());
-    !is_even || leaves_out
+    let left_out = value.get("disabledGpus").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let number = |gpu: &Value| count(gpu).or_else(|| (zero(gpu)).then_some(0));
+    (!is_even || !left_out.is_empty(), left_out.iter().take(64).filter_map(number).collect())
+}
+
+fn zero(value: &Value) -> bool {
+    value.as_u64() == Some(0) || value.as_str().is_some_and(|text| text.trim() == "0")
 }

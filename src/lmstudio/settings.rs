@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::loose::{count, white_listed};
+use super::SelectedRuntime;
+use super::loose::{boolean, count, white_listed};
+use crate::units::Span;
 
 /// The keys fitwatch looks at. The file holds tokens as well.
-const KEYS: &[&str] = &["downloadsFolder", "defaultContextLength", "modelLoadingGuardrails"];
+const KEYS: &[&str] = &["downloadsFolder", "defaultContextLength", "modelLoadingGuardrails", "developer"];
 
 /// What fitwatch reads of `settings.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +21,12 @@ pub struct AppSettings {
     pub default_context: Option<DefaultContext>,
     /// `modelLoadingGuardrails.mode` as LM Studio's interface names it (`Strict`).
     pub guardrail: Option<String>,
+    /// How long a model stays that a request had loaded: `developer.jitModelTTL`; zero is for good.
+    pub jit_ttl: Option<Span>,
+    /// `developer.unloadPreviousJITModelOnLoad`: such a model makes room for the next one.
+    pub unloads_previous: Option<bool>,
+    /// The selected runtime, which other files tell of.
+    pub runtime: Option<SelectedRuntime>,
 }
 
 /// The default context length.
@@ -52,7 +60,12 @@ pub fn parse_settings(text: &str) -> (AppSettings, Vec<String>) {
     read("defaultContextLength", default_context.is_some());
     let guardrail = values.get("modelLoadingGuardrails").and_then(guardrail);
     read("modelLoadingGuardrails", guardrail.is_some());
-    (AppSettings { downloads_folder, default_context, guardrail }, notes)
+    let developer = values.get("developer");
+    let jit_ttl = developer.and_then(|developer| jit_ttl(developer.get("jitModelTTL")?));
+    let unloads_previous = developer.and_then(|developer| boolean(developer.get("unloadPreviousJITModelOnLoad")?));
+    let settings =
+        AppSettings { downloads_folder, default_context, guardrail, jit_ttl, unloads_previous, runtime: None };
+    (settings, notes)
 }
 
 /// Returns a folder where the value is an absolute path.
@@ -68,6 +81,14 @@ fn default_context(value: &Value) -> Option<DefaultContext> {
         Some("max") => Some(DefaultContext::Max),
         Some("custom") => value.get("value").and_then(count).map(DefaultContext::Tokens),
         _ => count(value).map(DefaultContext::Tokens),
+    }
+}
+
+/// Returns the time of `{"enabled": …, "ttlSeconds": …}`.
+fn jit_ttl(value: &Value) -> Option<Span> {
+    match value.get("enabled").and_then(boolean) {
+        Some(false) => Some(Span(0)),
+        _ => value.get("ttlSeconds").and_then(count).map(|seconds| Span::seconds(seconds.into())),
     }
 }
 

@@ -3,10 +3,16 @@
 //! The engine makes a [`Report`]; nothing else decides what is true. Equal state makes an equal
 //! report, so a back-end can skip one equal to the last.
 
+mod loaded;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+#[cfg(test)]
+pub(crate) use loaded::example as example_instance;
+pub use loaded::{InstanceReport, PoolBytes};
 
 use crate::fit::{Advice, Fit};
 use crate::library::{ModelId, Root, RootState};
@@ -28,6 +34,10 @@ pub struct Report {
     pub version: String,
     /// Whether it comes from a running daemon (else from a single scan).
     pub live: bool,
+    /// The loaded models, by identifier.
+    pub loaded: Vec<InstanceReport>,
+    /// What could not be learned about loaded models, in words.
+    pub loaded_unknown: Option<String>,
     /// The models, sorted by id.
     pub models: Vec<ModelReport>,
     /// The machine as last seen.

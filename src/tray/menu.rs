@@ -1,6 +1,6 @@
 //! The menu's rows.
 //!
-//! Every level has at most [`ROWS`] of them. Models are sorted by name, never by a number, so that
+//! Every level has a bounded number of them. Models are sorted by name, never by a number, so that
 //! rows stay where they are while numbers change. Words, not signs: a screen reader reads them.
 
 use std::collections::BTreeMap;
@@ -10,16 +10,25 @@ use super::status::{self, verdict};
 use super::{Action, Row};
 use crate::alerts::text::{counted, elided, outcome, short_device, tidy};
 use crate::fit::{Fit, Verdict};
+use crate::lmstudio::Whereabouts;
 use crate::machine::{Device, DeviceMemory, Reading};
-use crate::report::{ModelReport, Report, StateReport};
+use crate::report::{InstanceReport, ModelReport, Report, StateReport};
 use crate::units::Bytes;
 
-/// The most rows of one level.
-pub(super) const ROWS: usize = 20;
+/// The most rows of the menu itself.
+const TOP: usize = 22;
+/// The most rows of a submenu.
+const ROWS: usize = 20;
 /// How many GPUs have rows of their own at the top level.
 const GPU_ROWS: usize = 2;
+/// How many loaded models have rows of their own at the top level.
+const LOADED_ROWS: usize = 3;
+/// The longest line about a loaded model, in characters.
+const LINE: usize = 90;
 /// The longest name of a model, in characters.
 const NAME: usize = 44;
+/// The longest name of a loaded model in another one's row, in characters.
+const SHORT_NAME: usize = 24;
 /// The longest reason, in characters.
 const REASON: usize = 70;
 
@@ -30,15 +39,60 @@ pub(super) fn rows(report: &Report) -> Vec<Row> {
     rows.push(Row::Separator);
     let commands = commands(report);
     let groups = groups(report);
-    let machine = machine_rows(report, ROWS - rows.len() - groups.len() - 1 - commands.len());
+    // RAM, GPUs and two separators have their place in any case.
+    let loaded = loaded(report, TOP.saturating_sub(rows.len() + groups.len() + commands.len() + 4));
+    if !loaded.is_empty() {
+        rows.extend(loaded);
+        rows.push(Row::Separator);
+    }
+    let machine = machine_rows(report, TOP.saturating_sub(rows.len() + groups.len() + 1 + commands.len()));
     if !groups.is_empty() {
-        let room = ROWS - rows.len() - 1 - machine.len() - commands.len();
+        let room = TOP.saturating_sub(rows.len() + 1 + machine.len() + commands.len());
         rows.extend(opened(groups, room));
         rows.push(Row::Separator);
     }
     rows.extend(machine);
     rows.extend(commands);
     rows
+}
+
+/// Returns the loaded models, each with what is known of it and a row that unloads it; behind one row
+/// where there is no room for each.
+fn loaded(report: &Report, room: usize) -> Vec<Row> {
+    let unknown = report.loaded_unknown.iter().map(|reason| Row::Text(elided(reason, REASON)));
+    let rows: Vec<Row> = report.loaded.iter().map(instance_row).chain(unknown).collect();
+    if rows.is_empty() {
+        return rows;
+    }
+    if rows.len() <= LOADED_ROWS && rows.len() < room {
+        return [Row::Text("Loaded".into())].into_iter().chain(rows).collect();
+    }
+    let text = format!("Loaded ({})", report.loaded.len());
+    vec![Row::Submenu { text, rows: limited(&rows, Row::clone, "fitwatch status") }]
+}
+
+fn instance_row(instance: &InstanceReport) -> Row {
+    let context = instance.settings.as_ref().map(|settings| settings.settings.context).filter(|context| *context > 0);
+    let elsewhere = matches!(instance.whereabouts, Whereabouts::Elsewhere(_)).then(|| "on another machine".to_owned());
+    let largest = instance.needs.iter().max_by_key(|pool| pool.bytes);
+    let needs = largest.map(|pool| format!("{} of {}", pool.bytes, short_device(&pool.name)));
+    let words = [context.map(|context| format!("context {context}")), elsewhere, needs, instance.activity_in_words()];
+    let words: Vec<String> = words.into_iter().flatten().collect();
+    let lines = [
+        instance.settings_in_words(),
+        instance.needs_in_words().map(|needs| format!("needs {needs}")),
+        instance.estimate_in_words(),
+        instance.ttl_in_words(),
+    ];
+    let lines = lines.into_iter().flatten().chain(instance.notes.iter().cloned());
+    let mut rows: Vec<Row> = lines.map(|line| Row::Text(elided(&line, LINE))).collect();
+    if let Some(model) = &instance.model {
+        rows.push(Row::Item { text: "What it needs".into(), action: Action::ShowModel(model.clone()) });
+    }
+    if instance.can_unload {
+        rows.push(Row::Item { text: "Unload".into(), action: Action::Unload(instance.id.clone()) });
+    }
+    Row::Submenu { text: format!("{}  {}", elided(&instance.id, NAME), tidy(&words.join(" · "))), rows }
 }
 
 /// Opens groups into the menu itself, the best fitting first, as long as there is room for all:
@@ -224,7 +278,9 @@ fn state_words(model: &ModelReport) -> Vec<String> {
 /// Returns what a fit comes to now and, where that differs, at this machine's best.
 fn fit_words(fit: &Fit) -> Vec<String> {
     let mut words = vec![outcome(&fit.now)];
-    if fit.machine.verdict < fit.now.verdict {
+    if let Some(without) = without_words(fit) {
+        words.push(without);
+    } else if fit.machine.verdict < fit.now.verdict {
         let pool = short_device(&fit.now.binding);
         words.push(match fit.machine.verdict {
             Verdict::FullGpu if fit.now.verdict == Verdict::PartialGpu => format!("fits fully when {pool} is free"),
@@ -235,6 +291,19 @@ fn fit_words(fit: &Fit) -> Vec<String> {
         });
     }
     words
+}
+
+/// Returns how a fit gets better without loaded models: `fits fully without qwen3-8b`.
+fn without_words(fit: &Fit) -> Option<String> {
+    let unloaded = fit.if_unloaded.as_ref()?;
+    let fits = match unloaded.verdict {
+        Verdict::FullGpu => "fits fully",
+        Verdict::PartialGpu => "fits partly",
+        Verdict::CpuOnly | Verdict::TooLarge | Verdict::Unknown => "fits",
+    };
+    let (first, more) = unloaded.instances.split_first()?;
+    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+    Some(format!("{fits} without {}{more}", elided(first, SHORT_NAME)))
 }
 
 /// Returns the line of a GPU.

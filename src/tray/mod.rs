@@ -57,6 +57,8 @@ pub enum Action {
     ShowStatus,
     /// Show a model's bill.
     ShowModel(ModelId),
+    /// Unload a loaded model.
+    Unload(String),
     /// Silence alerts.
     Pause(Duration),
     /// End the silence.
@@ -84,6 +86,7 @@ impl Action {
         match self {
             Action::ShowStatus => "status".into(),
             Action::ShowModel(id) => format!("model {}", id.0),
+            Action::Unload(instance) => format!("unload {instance}"),
             Action::Pause(span) => format!("pause {}", span.as_secs()),
             Action::Resume => "resume".into(),
             Action::Recheck => "recheck".into(),
@@ -100,6 +103,7 @@ impl Action {
         match verb {
             "status" => Some(Action::ShowStatus),
             "model" => Some(Action::ShowModel(ModelId(object.into()))),
+            "unload" => Some(Action::Unload(object.into())),
             "pause" => object.parse().ok().map(|seconds| Action::Pause(Duration::from_secs(seconds))),
             "resume" => Some(Action::Resume),
             "recheck" => Some(Action::Recheck),

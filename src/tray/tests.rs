@@ -1,10 +1,13 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::fit::{Fit, Judgement, Verdict};
+use crate::fit::{Fit, IfUnloaded, Judgement, Verdict};
 use crate::library::{Origin, Root, RootState};
+use crate::lmstudio::Whereabouts;
 use crate::machine::{Device, DeviceMemory, MemorySample, Picture, Reading, UnknownGpu, Vendor};
-use crate::report::{AlertReport, LibraryReport, ModelReport, Problem, RootReport, SCHEMA, StateReport};
+use crate::report::{
+    AlertReport, LibraryReport, ModelReport, Problem, RootReport, SCHEMA, StateReport, example_instance,
+};
 use crate::units::{Bytes, Moment, Span};
 
 #[test]
@@ -196,8 +199,15 @@ fn no_level_has_more_than_twenty_rows() {
     report.problems.push(Problem { part: "nvml".into(), message: "lost".into(), hint: None });
     for gpus in [1, 2, 3, 30] {
         report.machine.devices = vec![report.machine.devices[0].clone(); gpus];
+        for loaded in [0, 1, 3, 50] {
+            report.loaded = vec![example_instance(); loaded];
+            report.loaded_unknown = (loaded == 3).then(|| "a token is missing".into());
+            let rows = tray(&report).rows;
+            assert_rows_within_limit(&rows);
+            assert!(loaded == 0 || drawn(&rows).contains(&format!("Loaded ({loaded})\n")), "{}", drawn(&rows));
+        }
+        report.loaded.clear();
         let rows = tray(&report).rows;
-        assert_rows_within_limit(&rows);
         assert!(drawn(&rows).contains("  and 37 more: run fitwatch list\n"), "{}", drawn(&rows));
         assert!(drawn(&rows).ends_with("Quit [quit]\n"));
     }
@@ -216,6 +226,47 @@ fn changed_numbers_keep_the_shape_and_a_changed_model_does_not() {
     let other = tray(&report(vec![judged("b", judgement(Verdict::FullGpu, 2_100_000_000, "RTX 4090"))])).rows;
     assert!(!have_same_shape(&before, &other), "a click must never reach another model");
     assert!(!have_same_shape(&before, &tray(&report(Vec::new())).rows));
+}
+
+#[test]
+fn loaded_models_stand_first_with_what_they_need_and_a_way_to_unload_them() {
+    let mut report = report(vec![judged("a", judgement(Verdict::FullGpu, 1, "RAM"))]);
+    let mut remote = example_instance();
+    remote.id = "gpt-oss\u{202e}".into();
+    remote.whereabouts = Whereabouts::Elsewhere("c0ffee".into());
+    (remote.settings, remote.needs, remote.estimate, remote.ttl) = (None, Vec::new(), None, None);
+    (remote.model, remote.can_unload) = (None, false);
+    remote.notes = vec!["runs on another machine".into()];
+    report.loaded = vec![example_instance(), remote];
+    let expected = "\
+1 of 1 model fits fully
+--
+Loaded
+zephyr  context 16384 · 7.1 GB of RTX 4090 · idle for 3 min
+  context 16384, 4 at a time
+  needs 7.1 GB of RTX 4090 and 410 MB of RAM
+  LM Studio estimates 9.9 GB, with little confidence
+  LM Studio unloads it after 1 h without use
+  What it needs [model publisher/zephyr-GGUF/zephyr.gguf]
+  Unload [unload zephyr]
+gpt-oss  on another machine · idle for 3 min
+  runs on another machine
+--
+";
+    assert!(drawn(&tray(&report).rows).starts_with(expected), "{}", drawn(&tray(&report).rows));
+}
+
+#[test]
+fn a_model_says_without_which_loaded_one_it_would_fit() {
+    let now = judgement(Verdict::PartialGpu, 0, "RTX 4090");
+    let mut model = judged_twice("a", now, judgement(Verdict::FullGpu, 1, "RTX 4090"));
+    let mut without = |instances: &[&str], verdict| {
+        let instances = instances.iter().map(|&instance| instance.to_owned()).collect();
+        model.fit.as_mut().unwrap().if_unloaded = Some(IfUnloaded { instances, verdict, spare: 1 });
+        model_text(&model)
+    };
+    assert!(without(&["b"], Verdict::FullGpu).ends_with(" · fits fully without b"));
+    assert!(without(&["b", "c", "d"], Verdict::PartialGpu).ends_with(" · fits partly without b and 2 more"));
 }
 
 #[test]
@@ -283,6 +334,7 @@ fn actions_survive_as_text() {
     for action in [
         Action::ShowStatus,
         Action::ShowModel(ModelId("publisher/my model/a b.gguf".into())),
+        Action::Unload("qwen3 8b:2".into()),
         Action::Pause(Duration::from_mins(15)),
         Action::Resume,
         Action::Recheck,
@@ -314,7 +366,7 @@ fn draw(rows: &[Row], indent: &str) -> String {
 }
 
 fn assert_rows_within_limit(rows: &[Row]) {
-    assert!(rows.len() <= 20, "{} rows", rows.len());
+    assert!(rows.len() <= 22, "{} rows", rows.len());
     for row in rows {
         if let Row::Submenu { rows, .. } = row {
             assert_rows_within_limit(rows);
@@ -337,6 +389,8 @@ fn report(models: Vec<ModelReport>) -> Report {
         schema: SCHEMA,
         version: "0".into(),
         live: true,
+        loaded: Vec::new(),
+        loaded_unknown: None,
         models,
         machine: Picture {
             memory: Reading::Fresh {
@@ -384,7 +438,7 @@ fn judged(name: &str, now: Judgement) -> ModelReport {
 }
 
 fn judged_twice(name: &str, now: Judgement, machine: Judgement) -> ModelReport {
-    ModelReport { fit: Some(Fit { now, machine, largest_context: None }), ..model(name) }
+    ModelReport { fit: Some(Fit { now, machine, largest_context: None, if_unloaded: None }), ..model(name) }
 }
 
 fn model(name: &str) -> ModelReport {

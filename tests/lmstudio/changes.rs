@@ -1,5 +1,7 @@
 //! What is noticed while it happens.
 
+use fitwatch::lmstudio::Program;
+
 use super::*;
 
 #[test]
@@ -95,11 +97,12 @@ fn what_is_watched_follows_the_home() {
     let paths = watched(&user.read(), user.home());
     let wanted = [".lmstudio-home-pointer", ".cache/lm-studio", ".lmstudio", ".lmstudio/settings.json"];
     assert_eq!(paths[..4], wanted.map(|name| user.path(name)));
-    assert_eq!(paths[4], user.path(".lmstudio").join(SAVED));
+    assert_eq!(paths.last(), Some(&user.path(".lmstudio").join(SAVED)), "all that lies in it counts");
     let mut config = plain();
     config.library.lm_studio_home = Some(user.path("mine"));
     let paths = watched(&read(&config, user.home()), user.home());
-    assert_eq!(paths.len(), 3, "the pointer does not matter where the config names the home");
+    assert_eq!(paths[0], user.path("mine"), "the pointer does not matter where the config names the home");
+    assert!(paths.iter().all(|path| path.starts_with(user.path("mine"))), "{paths:?}");
 }
 
 fn follow(user: &User) -> (Follower, Receiver<()>) {
@@ -119,4 +122,26 @@ fn quiet(changes: &Receiver<()>) {
     while changes.recv_timeout(Duration::from_millis(80)).is_ok() {
         assert!(start.elapsed() < Duration::from_secs(5), "no end of changes");
     }
+}
+
+#[test]
+fn a_virtual_model_and_another_runtime_are_noticed() {
+    let user = User::new();
+    fs::create_dir_all(user.path(".lmstudio/.internal")).unwrap();
+    let (mut follower, changes) = follow(&user);
+    follower.read(&plain());
+    quiet(&changes);
+    user.write(".lmstudio/hub/models/qwen/qwen3-8b/model.yaml", "base: a/b\n");
+    noticed(&changes, "a virtual model came");
+    assert_eq!(follower.read(&plain()).hub.models().len(), 1);
+    quiet(&changes);
+    user.write(".lmstudio/hub/models/qwen/qwen3-8b/model.yaml", "base: a/c\n");
+    noticed(&changes, "a virtual model changed");
+    follower.read(&plain());
+    quiet(&changes);
+    user.write(".internal/hardware-config.json", "{}");
+    noticed(&changes, "hardware settings came");
+    follower.read(&plain());
+    quiet(&changes);
+    assert!(!follower.runs(Program::App) && follower.runs(Program::Bionic) && follower.runs(Program::App));
 }

@@ -1,4 +1,4 @@
-//! LM Studio's files: what is read, what is left alone, what is noticed.
+//! LM Studio's files and interfaces: what is read, what is left alone, what is noticed.
 #![expect(clippy::unwrap_used, reason = "a test whose ground cannot be laid fails")]
 
 use std::fs;
@@ -21,11 +21,19 @@ use fitwatch::units::Bytes;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+mod asker;
+mod backend_files;
 mod changes;
 mod effective_settings;
+mod frames;
+mod loaded_settings;
+mod more_files;
 mod on_disk;
 mod per_model_file;
+mod rest;
+mod scripted;
 mod settings_json;
+mod stand_in;
 
 const SAVED: &str = ".internal/user-concrete-model-default-config";
 

@@ -73,9 +73,9 @@ fn every_build_reserves_what_it_did_on_a_real_machine() {
 fn real_cards_show_what_their_build_reserves() {
     // Model, build, context, slots, cache, and the compute buffer on the GPU in hundredths of a MiB.
     let logs = [
-        ("qwen3.5-9b-Q4_K_M", 8_571, 139_264, 2, None, 501_00),
-        ("qwen3.5-9b-Q4_K_M", 8_571, 262_144, 2, Some("q8_0"), 808_02),
-        ("llama-3.1-8b-Q4_K_M", 8_571, 8_192, 1, None, 258_50),
+        ("qwen3.5-9b-Q4_K_M", 8_571, 139_264, 2, None, 50_100),
+        ("qwen3.5-9b-Q4_K_M", 8_571, 262_144, 2, Some("q8_0"), 80_802),
+        ("llama-3.1-8b-Q4_K_M", 8_571, 8_192, 1, None, 25_850),
     ];
     for (name, build, context, parallel, cache, hundredths) in logs {
         let settings = Settings {

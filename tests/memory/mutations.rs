@@ -91,6 +91,7 @@ fn value() -> impl Strategy<Value = Value> {
 }
 
 /// Returns the index that a share points at.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shares lie within 0 and 1")]
 fn index(share: f64, length: usize) -> usize {
     ((share * length as f64) as usize).min(length.saturating_sub(1))
 }

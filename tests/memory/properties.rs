@@ -58,7 +58,7 @@ proptest! {
             let bill = plain(&structure, &settings, &devices);
             prop_assert_eq!(adds_up(&bill), Ok(()));
         }
-        prop_assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+        prop_assert!(began.elapsed() < Duration::from_mins(1), "{:?}", began.elapsed());
     }
 
     #[test]
@@ -86,7 +86,7 @@ proptest! {
         let ubatch = Settings { ubatch: settings.ubatch + more, ..settings.clone() };
         prop_assert!(kept(&bill(&ubatch)) >= kept(&base), "a larger micro-batch");
         let slots = bill(&Settings { parallel: settings.parallel + more, ..settings.clone() });
-        prop_assert!(settings.unified_kv == false || kept(&slots) >= kept(&base), "more slots");
+        prop_assert!(!settings.unified_kv || kept(&slots) >= kept(&base), "more slots");
         for part in [Part::RecurrentState, Part::Output] {
             prop_assert!(slots.part(part) >= base.part(part), "{} of more slots", part.name());
         }

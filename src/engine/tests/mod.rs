@@ -1,6 +1,7 @@
 //! The engine on a made-up machine.
 
 mod day;
+mod loaded;
 mod world;
 
 use std::time::Duration;

@@ -13,6 +13,7 @@ use crate::fit::Verdict;
 use crate::library::{
     FileIdentity, FoundFile, HeaderOutcome, HeaderRead, Listing, ModelFile, Origin, Remembered, Root, RootState, Stamp,
 };
+use crate::lmstudio::{Activity, LoadSettings, LoadedModel, Round, RunningBackend, Said, Unloaded};
 use crate::machine::{DeviceMemory, DeviceSample, GpuProbe, MemorySample, Sample, Vendor};
 use crate::report::Report;
 use crate::tray::Tray;
@@ -29,6 +30,10 @@ pub(super) struct World {
     is_mounted: bool,
     pub(super) sample: Sample,
     pub(super) lm_studio: LmStudioRead,
+    /// What LM Studio says when it is asked.
+    pub(super) loaded: Round,
+    pub(super) asks: usize,
+    pub(super) unloads: Vec<String>,
     pending: BTreeMap<(Moment, u64), Event>,
     order: u64,
     pub(super) trays: Vec<(Moment, Tray)>,
@@ -66,6 +71,9 @@ impl World {
             is_mounted: true,
             sample: Sample { memory: Ok(memory), gpus: GpuProbe::default() },
             lm_studio: LmStudioRead { roots: vec![root], ..LmStudioRead::default() },
+            loaded: Round::default(),
+            asks: 0,
+            unloads: Vec::new(),
             pending: BTreeMap::new(),
             order: 0,
             trays: Vec::new(),
@@ -150,6 +158,41 @@ impl World {
         self.replies.remove(&RequestId(id))
     }
 
+    /// Has LM Studio load a file.
+    pub(super) fn load(&mut self, identifier: &str, path: &str, context: u32) {
+        let load = LoadSettings { context_length: Some(context), ..LoadSettings::default() };
+        let row = LoadedModel {
+            identifier: identifier.into(),
+            format: Some("gguf".into()),
+            path: Some(path.into()),
+            indexed_identifier: Some(path.into()),
+            activity: Some(Activity::Idle),
+            load,
+            ..LoadedModel::default()
+        };
+        let mut rows = self.rows();
+        rows.push(row);
+        self.set_rows(rows);
+    }
+
+    pub(super) fn rows(&self) -> Vec<LoadedModel> {
+        match &self.loaded.socket {
+            Said::Is(rows) => rows.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    pub(super) fn set_rows(&mut self, rows: Vec<LoadedModel>) {
+        self.loaded.backend = Some(RunningBackend::default());
+        self.loaded.socket = Said::Is(rows);
+    }
+
+    fn unload(&mut self, instance: &str) -> Unloaded {
+        let (gone, kept): (Vec<_>, Vec<_>) = self.rows().into_iter().partition(|row| row.identifier == instance);
+        self.set_rows(kept);
+        if gone.is_empty() { Unloaded::NotLoaded } else { Unloaded::Done }
+    }
+
     /// Lets time pass.
     pub(super) fn pass(&mut self, span: Span) {
         let end = self.now.after(span);
@@ -210,6 +253,16 @@ impl World {
                 Effect::ReadLmStudio { .. } => {
                     let read = self.lm_studio.clone();
                     self.later(5, Event::LmStudioRead(Box::new(read)));
+                }
+                Effect::AskLoaded(_) => {
+                    self.asks += 1;
+                    let round = Round { at_ms: self.now.0, ..self.loaded.clone() };
+                    self.later(15, Event::LoadedAsked(Box::new(round)));
+                }
+                Effect::Unload { instance, .. } => {
+                    self.unloads.push(instance.clone());
+                    let outcome = self.unload(&instance);
+                    self.later(40, Event::Unloaded { instance, outcome });
                 }
                 Effect::ShowTray(tray) => self.trays.push((self.now, *tray)),
                 Effect::Notify(notice) => {

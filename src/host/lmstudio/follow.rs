@@ -12,9 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
-use super::{read, resolved, watched};
+use super::{WITH_CONTENT, read_as, resolved, watched};
 use crate::config::Config;
 use crate::engine::LmStudioRead;
+use crate::lmstudio::Program;
 
 /// Arming may reveal folders that came meanwhile, which are armed in turn.
 const ROUNDS: usize = 4;
@@ -23,6 +24,7 @@ const ROUNDS: usize = 4;
 #[derive(Debug)]
 pub struct Follower {
     user_home: PathBuf,
+    program: Program,
     watcher: Result<RecommendedWatcher, String>,
     paths: Vec<PathBuf>,
     armed: BTreeMap<PathBuf, RecursiveMode>,
@@ -52,7 +54,22 @@ impl Follower {
             }
         });
         let watcher = watcher.map_err(|error| error.to_string());
-        Follower { user_home, watcher, paths: Vec::new(), armed: BTreeMap::new(), interests, has_changed }
+        Follower {
+            user_home,
+            program: Program::Unknown,
+            watcher,
+            paths: Vec::new(),
+            armed: BTreeMap::new(),
+            interests,
+            has_changed,
+        }
+    }
+
+    /// Takes note which program runs, and returns whether that may mean other files.
+    pub fn runs(&mut self, program: Program) -> bool {
+        let is_other = (self.program == Program::Bionic) != (program == Program::Bionic);
+        self.program = program;
+        is_other
     }
 
     /// Reads LM Studio's files and watches what this reading depends on. Blocks.
@@ -60,14 +77,14 @@ impl Follower {
         self.has_changed.store(false, Ordering::Release);
         // A folder that was replaced since the last time is watched before it is read.
         let mut outcome = self.arm();
-        let mut found = read(config, &self.user_home);
+        let mut found = read_as(config, &self.user_home, self.program);
         for _ in 0..ROUNDS {
             self.paths = watched(&found, &self.user_home);
             outcome = self.arm();
             if outcome != Ok(true) {
                 break;
             }
-            found = read(config, &self.user_home);
+            found = read_as(config, &self.user_home, self.program);
         }
         if let Err(error) = outcome {
             found.notes.push(format!("changes of LM Studio's files are noticed only by `fitwatch recheck`: {error}"));
@@ -105,7 +122,7 @@ fn plan(paths: &[PathBuf]) -> (BTreeMap<PathBuf, RecursiveMode>, Vec<Interest>) 
     let mut interests = Vec::new();
     for (index, path) in paths.iter().enumerate() {
         let Some((folder, rest)) = nearest(path) else { continue };
-        let interest = Interest { path: folder.join(rest), with_content: index + 1 == paths.len() };
+        let interest = Interest { path: folder.join(rest), with_content: index + WITH_CONTENT >= paths.len() };
         if interest.with_content && interest.path.is_dir() {
             wanted.insert(interest.path.clone(), RecursiveMode::Recursive);
         }

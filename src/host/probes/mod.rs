@@ -8,6 +8,7 @@
 mod memory;
 mod nvml;
 mod pci;
+pub mod processes;
 
 use std::path::PathBuf;
 

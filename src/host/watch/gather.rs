@@ -1,6 +1,7 @@
 //! What `notify` says, reduced to dirty paths.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use notify::event::{AccessKind, AccessMode, EventKind, MetadataKind, ModifyKind, RemoveKind, RenameMode};
@@ -24,6 +25,8 @@ pub(super) enum Source {
 pub(super) enum Found {
     /// At some paths.
     Paths(Source, Vec<PathBuf>, Trace),
+    /// A model file was opened by somebody.
+    Opened,
     /// Nobody knows where.
     Overflow,
 }
@@ -46,6 +49,10 @@ impl Found {
         let Ok(event) = event else { return Some(Found::Overflow) };
         if event.need_rescan() {
             return Some(Found::Overflow);
+        }
+        if event.kind == EventKind::Access(AccessKind::Open(AccessMode::Any)) {
+            let is_model = event.paths.iter().any(|path| path.file_name().is_some_and(is_model));
+            return (source == Source::Tree && is_model).then_some(Found::Opened);
         }
         let trace = match event.kind {
             // Any program that opens a file makes an access, and so does our own reader.
@@ -72,6 +79,11 @@ impl Found {
     }
 }
 
+/// Returns whether a file of this name may be loaded as a model.
+fn is_model(name: &OsStr) -> bool {
+    matches!(FileRole::of(name), FileRole::Gguf | FileRole::Safetensors)
+}
+
 /// What came in quick succession.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
@@ -80,6 +92,7 @@ pub(super) struct Gathered {
     /// Paths in folders above roots.
     above: BTreeMap<PathBuf, Trace>,
     pub(super) is_above: bool,
+    pub(super) is_opened: bool,
     pub(super) is_overflowed: bool,
 }
 
@@ -87,6 +100,7 @@ impl Gathered {
     pub(super) fn add(&mut self, found: Found) {
         match found {
             Found::Overflow => self.is_overflowed = true,
+            Found::Opened => self.is_opened = true,
             Found::Paths(source, paths, trace) => {
                 let known = match source {
                     Source::Tree => &mut self.paths,
