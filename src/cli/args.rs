@@ -311,11 +311,12 @@ fn flash_attention() -> impl clap::builder::TypedValueParser<Value = FlashAttent
 }
 
 fn backend() -> impl clap::builder::TypedValueParser<Value = Backend> {
-    PossibleValuesParser::new(["cuda", "metal", "vulkan", "rocm", "none"]).map(|name| match name.as_str() {
+    PossibleValuesParser::new(["cuda", "metal", "vulkan", "rocm", "rpc", "none"]).map(|name| match name.as_str() {
         "cuda" => Backend::Cuda,
         "metal" => Backend::Metal,
         "vulkan" => Backend::Vulkan,
         "rocm" => Backend::Rocm,
+        "rpc" => Backend::Rpc,
         _ => Backend::None,
     })
 }

@@ -179,6 +179,7 @@ fn devices(case: &Case) -> Result<Devices, String> {
         "rocm" => Backend::Rocm,
         "vulkan" => Backend::Vulkan,
         "metal" => Backend::Metal,
+        "rpc" => Backend::Rpc,
         other => return Err(format!("unknown back-end {other}")),
     };
     let gpu = |gpu: &CaseGpu| Gpu { name: gpu.name.clone(), memory: Bytes(gpu.memory_bytes), overhead: None };

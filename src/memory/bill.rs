@@ -124,7 +124,7 @@ pub fn bill(
     lines.add(Pool::Host, Part::RepackedWeights, Basis::Exact, weights.repacked);
 
     let draft = Draft::new(structure, settings, &sizes);
-    let mut cache = kv_cache(structure, settings, backend, &places, &sizes);
+    let mut cache = kv_cache(structure, settings, backend, profile.build, &places, &sizes);
     if let Some(draft) = &draft {
         cache.add_all(&draft.cache(structure, backend, &places));
     }

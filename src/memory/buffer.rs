@@ -26,7 +26,8 @@ impl BufferKind {
             // Vulkan takes the driver's `minStorageBufferOffsetAlignment`; 64 is the most that
             // the usual drivers ask for.
             Backend::Vulkan => BufferKind { alignment: 64, row_elements: 1 },
-            Backend::Metal | Backend::None => BufferKind::HOST,
+            // A lent device's alignment is that of the back-end behind it, a CPU.
+            Backend::Metal | Backend::Rpc | Backend::None => BufferKind::HOST,
         }
     }
 

@@ -7,7 +7,7 @@ use super::hyper::Hyper;
 use super::place::{Device, Places};
 use super::sizes::Sizes;
 use super::structure::{BlockKind, Structure};
-use super::{Backend, CacheType, Settings, compressed};
+use super::{Backend, Build, CacheType, Settings, compressed};
 use crate::units::Bytes;
 
 /// Bytes on each GPU and in host memory.
@@ -70,12 +70,21 @@ pub(super) fn kv_cache(
     structure: &Structure,
     settings: &Settings,
     backend: Backend,
+    build: Build,
     places: &Places,
     sizes: &Sizes,
 ) -> Spread {
     let widest = widest_value(structure, sizes);
+    let caches_drafting = architecture::caches_drafting(&structure.architecture, build);
     let on = |buffer: BufferKind| -> Vec<Bytes> {
-        let bytes = |kind| block_cache(structure, kind, settings, sizes, widest, buffer);
+        let bytes = |kind: &BlockKind| {
+            if !(kind.mtp && caches_drafting) {
+                return block_cache(structure, kind, settings, sizes, widest, buffer);
+            }
+            // Windows are counted on.
+            let kind = BlockKind { cached: true, windowed: structure.memory.windowed, ..*kind };
+            block_cache(structure, &kind, settings, sizes, widest, buffer)
+        };
         structure.kinds.iter().map(bytes).collect()
     };
     let (on_gpu, on_host) = (on(BufferKind::of(backend)), on(BufferKind::HOST));

@@ -38,6 +38,9 @@ pub enum Backend {
     Vulkan,
     /// Apple's Metal.
     Metal,
+    /// A device that another llama.cpp lends over the network. It is taken for one that computes on
+    /// that machine's CPU: what a GPU there adds of its own, only that machine knows.
+    Rpc,
 }
 
 impl Devices {
@@ -56,6 +59,7 @@ impl Backend {
             Backend::Rocm => "rocm",
             Backend::Vulkan => "vulkan",
             Backend::Metal => "metal",
+            Backend::Rpc => "rpc",
         }
     }
 }

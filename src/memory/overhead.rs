@@ -28,8 +28,9 @@ impl Overhead {
             Backend::Cuda => (450, 100, 750),
             Backend::Rocm => (400, 250, 500),
             Backend::Vulkan => (32, 5, 64),
-            // Buffers are all that counts against the recommended working set.
-            Backend::Metal | Backend::None => return None,
+            // Buffers are all that counts against the recommended working set. A server that lends its CPU
+            // has no context.
+            Backend::Metal | Backend::Rpc | Backend::None => return None,
         };
         let mib = |count| Bytes::MIB.saturating_mul(count);
         Some(Overhead { bytes: mib(bytes), least: mib(least), most: mib(most), basis: Basis::Guess })

@@ -79,18 +79,32 @@ pub enum Change {
     /// CUDA's f16 copies of a quantised cache lie in the compute buffer; before, in a pool that grows
     /// as the model works.
     FlashScratch,
-    /// A result that is clamped takes the place of what it is made from.
-    ClampInPlace,
+    /// Queries of which only the end is turned are turned as a whole; before, apart.
+    OffsetRopes,
+    /// The second Mamba multiplies a micro-batch as a whole; before, sequence by sequence.
+    FlatProjections,
+    /// What is clamped is a tensor of its own; before, a view of what it is made from.
+    OwnClamps,
     /// CUDA keeps experts' results until their weighted sum is computed.
     KeptExperts,
+    /// A split of the graph has as many inputs as it reads; before, a new one was begun at thirty.
+    LongSplits,
     /// Vulkan keeps what it computes in one go.
     VulkanKeeps,
+    /// No cache is kept for MTP blocks of a model that does not draft for itself; before, only some
+    /// architectures did without.
+    TrunkCaches,
     /// Metal keeps what it computes in one go.
     MetalKeeps,
+    /// The first Mamba's time steps are made contiguous before they are multiplied.
+    ContiguousSteps,
     /// CUDA keeps what a router reads until the experts are chosen.
     KeptRouters,
     /// CUDA computes the gates of shared and routed experts in one go.
     JoinedExperts,
+    /// One gather reads the states of a micro-batch and those that only move; before, each had its own,
+    /// and an operation that picks its states itself had none of them gathered.
+    GatheredStates,
     /// Tokens and embeddings may be mixed in a micro-batch: a third kind of input embeddings has its room.
     MixedInput,
 }
@@ -100,18 +114,23 @@ impl Change {
     /// Not every build is at hand: one after the last without it may have it as well.
     pub const fn since(self) -> Build {
         Build(match self {
-            Change::GivenInput => 7_827,     // not in 7772
-            Change::Rotations => 8_672,      // #21038, of April 2026
-            Change::HalfMask => 9_415,       // #23764, not in 9409
-            Change::SlotRows => 9_464,       // #23861, not in 9453
-            Change::FlashScratch => 9_496,   // #23907, not in 9464
-            Change::ClampInPlace => 10_615,  // not in 10605
-            Change::KeptExperts => 10_698,   // not in 10688
-            Change::VulkanKeeps => 10_901,   // not in 10894
-            Change::MetalKeeps => 11_053,    // not in 11046
-            Change::KeptRouters => 11_138,   // not in 11117
-            Change::JoinedExperts => 11_378, // not in 11368
-            Change::MixedInput => 11_401,    // not in 11393
+            Change::GivenInput => 7_827,                              // not in 7772
+            Change::Rotations => 8_672,                               // #21038, of April 2026
+            Change::HalfMask => 9_415,                                // #23764, not in 9409
+            Change::SlotRows => 9_464,                                // #23861, not in 9453
+            Change::FlashScratch => 9_496,                            // #23907, not in 9464
+            Change::OffsetRopes => 10_568,                            // not in 10435
+            Change::FlatProjections => 10_605,                        // not in 10593
+            Change::OwnClamps => 10_615,                              // not in 10605
+            Change::KeptExperts => 10_698,                            // not in 10688
+            Change::LongSplits => 10_840,                             // not in 10830
+            Change::VulkanKeeps => 10_901,                            // not in 10894
+            Change::TrunkCaches => 10_909,                            // not in 10901
+            Change::MetalKeeps => 11_053,                             // not in 11046
+            Change::ContiguousSteps => 11_063,                        // not in 11053
+            Change::KeptRouters => 11_138,                            // not in 11117
+            Change::JoinedExperts | Change::GatheredStates => 11_378, // not in 11368
+            Change::MixedInput => 11_401,                             // not in 11393
         })
     }
 }

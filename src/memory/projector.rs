@@ -124,7 +124,7 @@ impl Modality {
 }
 
 /// The back-ends that buffers are known for; ROCm's are CUDA's.
-const BACKENDS: [Backend; 4] = [Backend::None, Backend::Cuda, Backend::Vulkan, Backend::Metal];
+const BACKENDS: [Backend; 5] = [Backend::None, Backend::Cuda, Backend::Vulkan, Backend::Metal, Backend::Rpc];
 
 /// The flash attention settings.
 const FLASH: [FlashAttention; 3] = [FlashAttention::On, FlashAttention::Off, FlashAttention::Auto];

@@ -175,7 +175,8 @@ impl Weights {
 }
 
 /// Returns the CPU whose repacked layouts are used. A back-end with pinned host memory keeps host
-/// weights there as they are (`make_cpu_buft_list`); Metal has none, and always an Arm beside it.
+/// weights there as they are (`make_cpu_buft_list`); Metal and lent devices have none, and Metal always
+/// an Arm beside it.
 pub(super) fn repacking(backend: Backend, profile: &EngineProfile, places: &Places) -> Option<Cpu> {
     if !profile.cpu_repack {
         return None;
@@ -183,6 +184,7 @@ pub(super) fn repacking(backend: Backend, profile: &EngineProfile, places: &Plac
     match backend {
         _ if places.gpus() == 0 => Some(Cpu::X86),
         Backend::Metal => Some(Cpu::Arm),
+        Backend::Rpc => Some(Cpu::X86),
         Backend::None | Backend::Cuda | Backend::Rocm | Backend::Vulkan => None,
     }
 }

@@ -97,6 +97,24 @@ fn real_cards_show_what_their_build_reserves() {
 }
 
 #[test]
+fn a_lent_device_is_asked_for_what_is_billed() {
+    // What llama-server b10434 asked its RPC server for, beside the experts of one block in RAM.
+    let settings = Settings { context: 8_192, batch: 2_048, cpu_moe: 1, ..Settings::default() };
+    let gpu = Gpu { name: "RPC0".into(), memory: Bytes::GIB.saturating_mul(24), overhead: None };
+    let devices = Devices { backend: Backend::Rpc, gpus: vec![gpu] };
+    let profile = EngineProfile::of_build(Engine::Server, Build(10_434));
+    let bill = bill(&structure("granite-4.0-h-tiny-Q4_K_M"), None, &settings, &devices, &profile);
+    let lines = bill.lines.iter().filter(|line| line.pool == Pool::Gpu(0));
+    let wanted = [
+        (Part::Weights, 4_129_476_864),
+        (Part::KvCache, 67_108_864),
+        (Part::RecurrentState, 232_243_200),
+        (Part::Compute, 63_096_896),
+    ];
+    assert_eq!(lines.map(|line| (line.part, line.bytes.0)).collect::<Vec<_>>(), wanted);
+}
+
+#[test]
 fn a_profile_is_named_by_engine_and_build() {
     let named = |name: &str| name.parse::<EngineProfile>().ok();
     assert_eq!(named("server"), Some(EngineProfile::server()));

@@ -2,6 +2,7 @@
 
 use super::super::structure::Structure;
 use super::super::tensor::{Role, Suffix};
+use super::super::{Build, Change};
 
 /// Returns whether llama.cpp drafts with a model's MTP blocks: whether they are in the file and the
 /// architecture has a graph for them (`LLM_GRAPH_TYPE_DECODER_MTP`).
@@ -15,6 +16,24 @@ pub(in crate::memory) fn drafts_itself(structure: &Structure) -> bool {
     };
     let joins = |tensor: &super::super::tensor::TensorShape| tensor.role == Role::NextnEhProj;
     has_graph && structure.kinds.iter().any(|kind| kind.mtp && structure.layout(kind).iter().any(joins))
+}
+
+/// Returns whether a build keeps a cache for MTP blocks although the model does not draft for itself.
+pub(in crate::memory) fn caches_drafting(architecture: &str, build: Build) -> bool {
+    let is_told_apart = matches!(
+        architecture,
+        "deepseek32"
+            | "deepseek4"
+            | "glm-dsa"
+            | "hy_v3"
+            | "mimo2"
+            | "nemotron_h_moe"
+            | "qwen35"
+            | "qwen35moe"
+            | "qwen3next"
+            | "step35"
+    );
+    !is_told_apart && !build.has(Change::TrunkCaches)
 }
 
 /// Returns whether a tensor of an MTP block is loaded even where the model does not draft for itself:

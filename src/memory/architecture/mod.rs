@@ -14,7 +14,7 @@ mod memory;
 mod names;
 mod windows;
 
-pub(super) use drafts::{drafts_itself, loads_anyway};
+pub(super) use drafts::{caches_drafting, drafts_itself, loads_anyway};
 pub(super) use graph::{
     applies_scale, caps_attention, fuses_limits, goes_by_number, has_alibi, has_sections, has_separate_batches,
     is_looped, leaves_unturned, lender, put_out, scales_embeddings, scales_logits, scales_residuals, scans_states,

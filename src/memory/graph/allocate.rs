@@ -135,7 +135,7 @@ impl Walk<'_> {
     /// Makes room for a tensor (`ggml_gallocr_allocate_node`).
     fn make_room(&mut self, id: Id, backend: u8) {
         let tensor = self.graph.get(id);
-        if self.backends.is_inplace(tensor.op) {
+        if tensor.op.is_inplace() {
             for &source in tensor.sources() {
                 if self.takes_over(id, tensor, source) {
                     return;

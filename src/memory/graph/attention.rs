@@ -201,7 +201,7 @@ impl Builder<'_> {
                 qkv = self.add(qkv, bias);
             }
             if clamps {
-                qkv = self.unary(Op::Clamp, qkv);
+                qkv = self.clamp(qkv);
             }
             let Tensor { kind, nb, .. } = *self.get(qkv);
             let mut at = 0u64;
@@ -217,7 +217,7 @@ impl Builder<'_> {
         let roles = [Role::AttnQ, Role::AttnK, Role::AttnV];
         let flat = roles.map(|role| {
             let projected = self.project_biased(role, x);
-            if clamps { self.unary(Op::Clamp, projected) } else { projected }
+            if clamps { self.clamp(projected) } else { projected }
         });
         let mut shaped = [Id::NONE; 3];
         for ((shaped, flat), (width, count)) in shaped.iter_mut().zip(flat).zip(shapes) {

@@ -45,11 +45,6 @@ impl Backends {
         self.build.has(change)
     }
 
-    /// Returns whether a result may take the place of a source (`ggml_op_can_inplace`).
-    pub(super) const fn is_inplace(self, op: Op) -> bool {
-        op.is_inplace() && (!matches!(op, Op::Clamp) || self.has(Change::ClampInPlace))
-    }
-
     /// Returns the kind of the GPUs.
     pub(super) const fn kind(self) -> Backend {
         self.kind
@@ -97,7 +92,7 @@ impl Backends {
                 }
             }
             Backend::Metal => metal::allocated(graph, id),
-            Backend::Cuda | Backend::Rocm | Backend::Vulkan | Backend::None => tensor.bytes(),
+            Backend::Cuda | Backend::Rocm | Backend::Vulkan | Backend::Rpc | Backend::None => tensor.bytes(),
         };
         self.buffer(backend).filled(tensor.kind, tensor.ne[0], Bytes(bytes)).0
     }
@@ -110,6 +105,8 @@ impl Backends {
         match self.kind {
             Backend::Metal => metal::supports(graph, id),
             Backend::Vulkan => vulkan::supports(graph, id),
+            // It says yes without asking the server.
+            Backend::Rpc => true,
             Backend::Rocm => !self.is_elsewhere(backend, graph, id) && rocm::supports(graph, id),
             Backend::Cuda | Backend::None => !self.is_elsewhere(backend, graph, id) && cuda::supports(graph, id),
         }
@@ -142,7 +139,7 @@ impl Backends {
                     kept.truncate(before);
                 }
             }
-            Backend::None => {}
+            Backend::Rpc | Backend::None => {}
         }
     }
 
@@ -151,6 +148,10 @@ impl Backends {
         if self.kind == Backend::Metal {
             let takes = metal::offloads(graph, id, OFFLOAD_ROWS, self.repacks);
             return (takes && self.supports(BackendId(0), graph, id)).then_some(BackendId(0));
+        }
+        if self.kind == Backend::Rpc {
+            // Weights would cross the network with every batch.
+            return None;
         }
         let tensor = graph.get(id);
         let rows = match tensor.op {

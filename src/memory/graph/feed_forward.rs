@@ -232,9 +232,9 @@ impl Builder<'_> {
         if crate::memory::architecture::fuses_limits(self.plan.structure, experts) {
             return self.glu(Glu::SwigluClamp, gate, up);
         }
-        let up = self.unary(Op::Clamp, up);
+        let up = self.clamp(up);
         let active = self.unary(Op::Silu, gate);
-        let active = self.unary(Op::Clamp, active);
+        let active = self.clamp(active);
         self.mul(active, up)
     }
 
@@ -278,7 +278,7 @@ impl Builder<'_> {
         if how.normalises {
             weights = self.reshape(weights, [used, tokens, 1, 1]);
             let sum = self.sum_rows(Op::SumRows, weights);
-            let sum = self.unary(Op::Clamp, sum);
+            let sum = self.clamp(sum);
             weights = self.binary(Op::Div, weights, sum);
             weights = self.reshape(weights, [1, used, tokens, 1]);
         }

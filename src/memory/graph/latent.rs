@@ -7,6 +7,7 @@ use super::attention::Qkv;
 use super::feed_forward::Norm;
 use super::model::Builder;
 use super::tensor::{Id, Tensor, row_bytes};
+use crate::memory::Change;
 use crate::memory::hyper::Hyper;
 use crate::memory::tensor::Role;
 
@@ -121,8 +122,18 @@ impl Builder<'_> {
         let plain = self.view_3d(both, [nope, heads, tokens], strides, 0);
         let v = self.view_3d(both, [value, heads, tokens], strides, row_bytes(kind, nope));
         let v = self.cont(v);
-        let q = self.reshape(q, [nope.saturating_add(rope), heads, tokens, 1]);
-        let q = self.rope(q, positions, factors);
+        let q = if self.plan.build.has(Change::OffsetRopes) {
+            let q = self.reshape(q, [nope.saturating_add(rope), heads, tokens, 1]);
+            self.rope(q, positions, factors)
+        } else {
+            let kind = self.get(q).kind;
+            let head = row_bytes(kind, nope.saturating_add(rope));
+            let strides = [head, head.saturating_mul(heads)];
+            let plain = self.view_3d(q, [nope, heads, tokens], strides, 0);
+            let turned = self.view_3d(q, [rope, heads, tokens], strides, row_bytes(kind, nope));
+            let turned = self.rope(turned, positions, factors);
+            self.concat(plain, turned, 0)
+        };
         let turned = self.repeat(turned, [rope, heads, tokens, 1]);
         let k = self.concat(plain, turned, 0);
         Qkv { q, k, v }

@@ -6,6 +6,7 @@ use super::model::{Builder, Cache};
 use super::ops::Glu;
 use super::recurrent::{StateInput, product};
 use super::tensor::{Id, Op, Tensor};
+use crate::memory::Change;
 use crate::memory::hyper::Hyper;
 use crate::memory::tensor::Role;
 
@@ -77,8 +78,10 @@ impl Builder<'_> {
             let step = self.norm(Norm::Rms, step, Role::SsmDtNorm);
             let b = self.norm(Norm::Rms, b, Role::SsmBNorm);
             (step, b, self.norm(Norm::Rms, c, Role::SsmCNorm))
-        } else {
+        } else if self.plan.build.has(Change::ContiguousSteps) {
             (self.cont(step), b, c)
+        } else {
+            (step, b, c)
         };
         let step = self.project_biased(Role::SsmDt, step);
         let heads = self.reshape(x, [1, inner, tokens, slots]);
@@ -104,8 +107,14 @@ impl Builder<'_> {
         let (tokens, slots) = (self.sequence_tokens(), self.sequences());
         let before = self.load_state(input, Cache::R);
         let before = self.reshape(before, [taps, channels, slots, 1]);
-        let projected = self.project(Role::SsmIn, x);
-        let projected = self.by_sequence(projected);
+        let is_flat = self.plan.build.has(Change::FlatProjections);
+        let projected = if is_flat {
+            let projected = self.project(Role::SsmIn, x);
+            self.by_sequence(projected)
+        } else {
+            let x = self.by_sequence(x);
+            self.project(Role::SsmIn, x)
+        };
         let Tensor { nb, .. } = *self.get(projected);
         let z = self.view(projected, [head, heads, tokens, slots], [head.saturating_mul(nb[0]), nb[1], nb[2]], 0);
         let x = self.view_3d(projected, [channels, tokens, slots], [nb[1], nb[2]], inner.saturating_mul(nb[0]));
@@ -145,9 +154,10 @@ impl Builder<'_> {
             y = self.reshape(y, [inner / groups.max(1), groups, tokens, slots]);
             y = self.norm(Norm::Rms, y, Role::SsmNorm);
         }
-        let flat = [inner, self.tokens(), 1, 1];
-        let y = self.reshape(y, flat);
-        self.project(Role::SsmOut, y)
+        let shape = if is_flat { [inner, self.tokens(), 1, 1] } else { [inner, tokens, slots, 1] };
+        let y = self.reshape(y, shape);
+        let out = self.project(Role::SsmOut, y);
+        if is_flat { out } else { self.by_token(out) }
     }
 
     /// Returns a view of the last columns of a convolution's window, `number` tokens back.

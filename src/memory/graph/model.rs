@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 
 use super::backend::Backends;
-use super::tensor::{BackendId, F32, Fused, FusedOp, Graph, Home, I32, I64, Id, Tensor};
+use super::tensor::{BackendId, F32, Fused, FusedOp, Graph, Home, I32, I64, Id, Op, Tensor};
 use crate::gguf::TensorType;
 use crate::memory::architecture;
 use crate::memory::compressed;
@@ -519,12 +519,16 @@ impl<'a> Builder<'a> {
         let tokens_only = scales && wide != width;
         if scaled || (tokens_only && (self.float(Hyper::EmbeddingScale) - 1.0).abs() > f32::EPSILON) {
             embeddings = self.contiguous(embeddings);
-            embeddings = if self.plan.build.has(Change::MixedInput) {
+            if self.plan.build.has(Change::MixedInput) {
                 let factors = self.input(F32, [1, tokens, 1, 1]);
-                self.mul(embeddings, factors)
+                embeddings = self.mul(embeddings, factors);
+            } else if scaled {
+                // Multiplied by the model itself, when it first reads them.
+                self.expand(embeddings);
+                return self.scale(embeddings);
             } else {
-                self.scale(embeddings)
-            };
+                embeddings = self.scale(embeddings);
+            }
         }
         self.expand(embeddings);
         embeddings
@@ -535,6 +539,12 @@ impl<'a> Builder<'a> {
         let given = self.given;
         let Tensor { ne, nb, .. } = *self.get(given);
         self.view_2d(given, [ne[0], ne[1]], nb[1], nb[0].saturating_mul(ne[0]))
+    }
+
+    /// Keeps a tensor's elements between two limits.
+    pub(super) fn clamp(&mut self, id: Id) -> Id {
+        let is_own = self.plan.build.has(Change::OwnClamps);
+        if is_own { self.unary(Op::Clamp, id) } else { self.view_as(Op::Clamp, id, &[id]) }
     }
 
     /// Returns a tensor without gaps: itself where it has none.

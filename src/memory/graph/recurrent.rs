@@ -7,6 +7,7 @@
 use super::attention::AttentionInput;
 use super::model::{Builder, Cache};
 use super::tensor::{I32, Id, Op, Tensor, row_bytes};
+use crate::memory::Change;
 use crate::memory::cache::snapshots;
 use crate::memory::tensor::{Role, Suffix};
 
@@ -17,7 +18,7 @@ pub(super) struct StateInput {
     pub(super) all: Id,
     /// Those of the micro-batch's sequences.
     main: Id,
-    /// Those but the first.
+    /// Those but the first; before builds gathered all at once, those that only move.
     tail: Id,
 }
 
@@ -60,8 +61,9 @@ impl Builder<'_> {
         let slots = self.sequences();
         let all = self.input(I32, [slots, 1, 1, 1]);
         let main = self.view_1d(all, slots, 0);
-        let second = self.get(all).nb[0];
-        let tail = self.view_1d(all, slots.saturating_sub(1), second);
+        let before = if self.plan.build.has(Change::GatheredStates) { slots.min(1) } else { slots };
+        let offset = before.saturating_mul(self.get(all).nb[0]);
+        let tail = self.view_1d(all, slots - before, offset);
         StateInput { all, main, tail }
     }
 
@@ -81,6 +83,12 @@ impl Builder<'_> {
     /// Returns the states of the micro-batch's sequences, gathered (`build_rs`).
     pub(super) fn load_state(&mut self, input: &StateInput, which: Cache) -> Id {
         let (cache, states) = self.cleared_states(which);
+        if !self.plan.build.has(Change::GatheredStates) {
+            let loaded = self.get_rows(states, input.main);
+            self.expand(loaded);
+            self.gather_others(input, cache, states);
+            return loaded;
+        }
         let gathered = self.get_rows(states, input.all);
         let [width, ..] = self.get(states).ne;
         let (slots, stride) = (self.sequences(), self.get(gathered).nb[1]);
@@ -99,6 +107,12 @@ impl Builder<'_> {
         scan: impl FnOnce(&mut Self, Id, Id) -> Id,
     ) -> Id {
         let (cache, states) = self.cleared_states(which);
+        if !self.plan.build.has(Change::GatheredStates) {
+            let scanned = scan(self, states, input.main);
+            self.expand(scanned);
+            self.gather_others(input, cache, states);
+            return scanned;
+        }
         let gathered = self.get_rows(states, input.tail);
         let scanned = scan(self, states, input.main);
         self.expand(scanned);
@@ -116,6 +130,12 @@ impl Builder<'_> {
         let cleared = self.view_as(Op::Scale, first, &[first]);
         self.expand(cleared);
         (cache, states)
+    }
+
+    /// As [`Builder::move_others`] with a gather of their own.
+    fn gather_others(&mut self, input: &StateInput, cache: Id, states: Id) {
+        let gathered = self.get_rows(states, input.tail);
+        self.move_others(cache, gathered, 0);
     }
 
     /// Moves the states of sequences that are not in the micro-batch. In a reserved graph all are in

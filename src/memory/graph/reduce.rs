@@ -15,6 +15,7 @@
 
 use super::Load;
 use super::blocks::{self, Block, Neighbourhood};
+use crate::memory::Change;
 use crate::memory::architecture;
 
 /// Blocks after which the allocator is first taken to have settled: the first leaves the gaps that
@@ -47,7 +48,10 @@ impl Selection {
     /// Returns a selection to begin with.
     pub(super) fn new(load: &Load) -> Selection {
         let all = blocks::list(load);
-        if architecture::goes_by_number(load.structure) { Selection::of_all(all) } else { Selection::of_few(all) }
+        // Where splits are cut by their inputs, those of every block count.
+        let cuts = load.places.gpus() > 0 && !load.build.has(Change::LongSplits);
+        let is_whole = cuts || architecture::goes_by_number(load.structure);
+        if is_whole { Selection::of_all(all) } else { Selection::of_few(all) }
     }
 
     /// Returns a selection of blocks that are all built.

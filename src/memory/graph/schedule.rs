@@ -9,9 +9,13 @@ use std::ops::Range;
 
 use super::backend::Backends;
 use super::tensor::{BackendId, Graph, Home, Id, Op, Tensor};
+use crate::memory::Change;
 
 /// Most sources that a node has (`GGML_MAX_SRC`).
 const MOST_SOURCES: usize = 10;
+
+/// Inputs of a split before another is begun (`GGML_SCHED_MAX_SPLIT_INPUTS`).
+const ROOM_OF_INPUTS: usize = 30;
 
 /// A graph ready to be allocated.
 #[derive(Debug, Default)]
@@ -301,6 +305,9 @@ fn split(graph: &mut Graph, backends: Backends, places: &mut Places, copies: u32
     let first = first.and_then(|&id| places.get(id)).unwrap_or(backends.cpu());
     let mut splits: Vec<Split> = Vec::with_capacity(8);
     let mut current = Split { backend: first, nodes: 0..0, inputs: 0..0 };
+    let room = if backends.has(Change::LongSplits) { usize::MAX } else { ROOM_OF_INPUTS };
+    // A node that begins below may still go beyond, which doubles the room of its split.
+    let mut most = room;
     for (index, &id) in nodes.iter().enumerate() {
         let node = graph.get(id);
         if node.op.is_view() {
@@ -314,8 +321,16 @@ fn split(graph: &mut Graph, backends: Backends, places: &mut Places, copies: u32
                 matches!(graph.get(source).home, Home::Weights(home) if home != backend)
                     && places.get(source) != Some(backend)
             });
-        if backend != current.backend || renews {
+        let overflows = backend == current.backend
+            && copied.all.len() - current.inputs.start >= most
+            && node.sources().iter().any(|&source| {
+                places.get(source) != Some(backend)
+                    && copied.find(source, backend).is_none()
+                    && !places.is_at(graph, source, backend)
+            });
+        if backend != current.backend || renews || overflows {
             (current.nodes.end, current.inputs.end) = (index, copied.all.len());
+            most = room;
             let next = Split { backend, nodes: index..index, inputs: current.inputs.end..current.inputs.end };
             splits.push(std::mem::replace(&mut current, next));
         }
@@ -325,6 +340,9 @@ fn split(graph: &mut Graph, backends: Backends, places: &mut Places, copies: u32
                 continue;
             }
             let copy = copied.find(source, backend).unwrap_or_else(|| {
+                if copied.all.len() - current.inputs.start >= most {
+                    most = most.saturating_mul(2);
+                }
                 let first = duplicate(graph, source, copies, copies > 1);
                 places.of.resize(graph.tensors.len(), Some(backend));
                 copied.add(Copied { of: source, first, made: index }, backend);

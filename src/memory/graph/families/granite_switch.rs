@@ -70,7 +70,7 @@ fn choose(g: &mut Builder, caches: &AttentionInput) -> Id {
     let slots = g.view_2d(attended, [1, tokens], stride, 0);
     let slots = g.cont(slots);
     let slots = g.reshape(slots, [tokens, 1, 1, 1]);
-    let slots = g.unary(Op::Clamp, slots);
+    let slots = g.clamp(slots);
     let slots = g.unary(Op::Unary, slots);
     g.cast(slots, I32)
 }
