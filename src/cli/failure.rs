@@ -105,8 +105,11 @@ impl Failure {
     /// Returns the exit code.
     pub(super) const fn exit(&self) -> Exit {
         match self {
-            Failure::Output(_) | Failure::Unanswered(_) | Failure::Refused(_) | Failure::Problem(_) => Exit::Failed,
-            Failure::NotUnloaded { .. } => Exit::Failed,
+            Failure::Output(_)
+            | Failure::Unanswered(_)
+            | Failure::Refused(_)
+            | Failure::Problem(_)
+            | Failure::NotUnloaded { .. } => Exit::Failed,
             Failure::NoSuchModel { .. } | Failure::NoSuchInstance { .. } | Failure::NoSuchFile(_) => Exit::NotFound,
             Failure::Unreadable { .. } => Exit::Unreadable,
             Failure::NotRunning => Exit::NotRunning,

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde::Serialize;
 
@@ -77,13 +78,13 @@ fn render(report: &Report, models: &[&ModelReport], columns: Option<usize>) -> S
         facts.text.push('\n');
     }
     let mut text = facts.text;
-    text.push_str(&if report.models.is_empty() {
-        nowhere(report)
+    if report.models.is_empty() {
+        text.push_str(&nowhere(report));
     } else if models.is_empty() {
-        format!("None of {} matches.\n", words::count(report.models.len(), "model"))
+        let _ = writeln!(text, "None of {} matches.", words::count(report.models.len(), "model"));
     } else {
-        table(models).render(columns)
-    });
+        text.push_str(&table(models).render(columns));
+    }
     text.push('\n');
     text.push_str(&wrap(&words::machine(&report.machine), columns, 2));
     text.push('\n');
