@@ -89,7 +89,7 @@ pub(super) fn executable(pid: u32) -> Option<PathBuf> {
     {
         use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind};
 
-        let (mut system, pid) = (System::new(), Pid::from_u32(pid));
+        let (mut system, pid) = (System::new().ok()?, Pid::from_u32(pid));
         let executable = ProcessRefreshKind::nothing().with_exe(UpdateKind::Always);
         system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), true, executable);
         system.process(pid)?.exe().map(Path::to_owned)
@@ -109,7 +109,7 @@ fn is_alive(pid: u32) -> bool {
     {
         use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
-        let (mut system, pid) = (System::new(), Pid::from_u32(pid));
+        let (Ok(mut system), pid) = (System::new(), Pid::from_u32(pid)) else { return false };
         system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), true, ProcessRefreshKind::nothing());
         system.process(pid).is_some()
     }
