@@ -86,6 +86,7 @@ pub(super) fn detail() -> Detail {
         }),
         gpus: vec!["RTX 4090".into()],
         advice: vec![Advice { text: "close the game".into(), settings: Settings::default(), spare: 1 }],
+        guardrail: Some("Strict".into()),
     }
 }
 

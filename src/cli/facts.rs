@@ -7,6 +7,7 @@ use super::{bill, words};
 use crate::fit::{Advice, Fit, Judgement, Verdict};
 use crate::lmstudio::{SettingsBasis, SettingsFor};
 use crate::memory::Bill;
+use crate::units::Bytes;
 
 /// Facts as text.
 #[derive(Debug)]
@@ -70,6 +71,12 @@ impl Facts {
         }
         if let Some(context) = fit.largest_context {
             self.fact("up to", &format!("a context of {} tokens fits fully right now", thousands(context.into())));
+        }
+        if let Some(unloaded) = &fit.if_unloaded {
+            let (label, spare) = (unloaded.verdict.label(), Bytes(unloaded.spare.unsigned_abs()));
+            let margin = if unloaded.spare < 0 { "short" } else { "spare" };
+            let without = unloaded.instances.join(" and ");
+            self.fact("without", &safe(&format!("{without}: {label}, {spare} {margin}")));
         }
         if let Some(caveat) = &fit.now.caveat {
             self.fact("but", &safe(caveat));

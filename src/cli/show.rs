@@ -62,6 +62,9 @@ fn render(detail: &Detail, columns: Option<usize>) -> String {
         Some(fit) => facts.verdicts(fit),
         None => facts.fact("state", &words::state(model)),
     }
+    if let Some(mode) = detail.guardrail.as_deref().filter(|mode| *mode != "OFF") {
+        facts.fact("guardrail", &format!("LM Studio's own is {}: it may refuse to load what fits", safe(mode)));
+    }
     facts.advice(&detail.advice);
     let assumptions = model.settings.iter().flat_map(|settings| &settings.assumptions);
     facts.points("Assumed", assumptions.chain(detail.bill.iter().flat_map(|bill| &bill.assumptions)));
@@ -102,6 +105,7 @@ verdict          Full GPU offload possible: 15.2 GB spare in RTX 4090
                    RTX 4090: needs 5.9 of 21.1 GB to be had
                    RAM: needs 390 MB of 19.0 GB to be had
 up to            a context of 32,768 tokens fits fully right now
+guardrail        LM Studio's own is Strict: it may refuse to load what fits
 
 What would help
   - close the game

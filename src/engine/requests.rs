@@ -89,7 +89,8 @@ impl Engine {
             lines = advice(entry.plan(), &supply, &entry.fit.now);
         }
         let gpus = supply.gpus.into_iter().map(|gpu| gpu.name.to_string()).collect();
-        Reply::Detail(Box::new(Detail { schema: SCHEMA, model: report, bill, gpus, advice: lines }))
+        let guardrail = self.lm_studio.settings.guardrail.clone();
+        Reply::Detail(Box::new(Detail { schema: SCHEMA, model: report, bill, gpus, advice: lines, guardrail }))
     }
 
     /// Returns the model meant by an id, a path, a name, or a part of an id that only one has.

@@ -176,7 +176,9 @@ pub fn watched(read: &LmStudioRead, user_home: &Path) -> Vec<PathBuf> {
         trees.push(own);
     }
     for tree in trees {
-        paths.extend([PREFERENCES, HARDWARE].map(|name| tree.join(".internal").join(name)));
+        // The last two say that a back-end has started or moved: there may be something to ask.
+        let names = [PREFERENCES, HARDWARE, "http-server.json", "http-server-config.json"];
+        paths.extend(names.map(|name| tree.join(".internal").join(name)));
     }
     if let Some(runtime) = &read.settings.runtime {
         let folder = home.path.join("extensions").join("backends").join(&runtime.folder);

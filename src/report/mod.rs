@@ -176,6 +176,8 @@ pub struct Detail {
     pub gpus: Vec<String>,
     /// What would make it fit better.
     pub advice: Vec<Advice>,
+    /// LM Studio's guardrail mode in its own word (`Strict`), which may refuse what fits.
+    pub guardrail: Option<String>,
 }
 
 #[cfg(test)]
