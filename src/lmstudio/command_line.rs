@@ -321,7 +321,7 @@ impl Valued {
             Valued::Batch => asked.batch = text.parse().ok(),
             Valued::Ubatch => asked.ubatch = text.parse().ok(),
             // -1 lets the engine choose.
-            Valued::Parallel => asked.parallel = text.parse().ok().filter(|slots| *slots > 0),
+            Valued::Parallel => asked.parallel = text.parse().ok(),
             Valued::GpuLayers => asked.gpu_layers = gpu_layers(text),
             // Both options add to what is kept in RAM.
             Valued::CpuMoe => asked.cpu_moe = text.parse().ok().max(asked.cpu_moe),

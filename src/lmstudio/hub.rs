@@ -252,7 +252,7 @@ mod tests {
     fn deep_long_and_self_repeating_texts_are_refused() {
         for text in [
             "[".repeat(100_000),
-            format!("base: {}", "[".repeat(5_000)),
+            format!("base: a/b\nx: {}{}", "[".repeat(100), "]".repeat(100)),
             "{a: ".repeat(100_000),
             "- ".repeat(100_000),
             format!("base: a/b\nx:\n{}", " - y\n".repeat(30_000)),

@@ -109,10 +109,7 @@ fn take(row: &Value, keys: &BTreeSet<String>, hints: &mut IndexHints) {
     let concrete = row.get("virtual").map(|it| it.get("concreteModelIndexedModelIdentifier").and_then(Value::as_str));
     let is_file = |path: &PathBuf| !path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("yaml"));
     let path = row.get("entryPoint").and_then(|entry| entry.get("absPath")).and_then(Value::as_str).map(PathBuf::from);
-    let hint = IndexHint {
-        identifier: concrete.unwrap_or(own[0]).map(str::to_owned),
-        path: path.filter(is_file).filter(|_| concrete.is_none()),
-    };
+    let hint = IndexHint { identifier: concrete.unwrap_or(own[0]).map(str::to_owned), path: path.filter(is_file) };
     for key in wanted {
         let known = hints.entry(key.to_owned()).or_default();
         known.identifier = known.identifier.take().or_else(|| hint.identifier.clone());

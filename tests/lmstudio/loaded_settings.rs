@@ -79,6 +79,8 @@ fn zero_is_the_models_own_context_and_very_many_layers_are_all() {
     let found = found(&instance(None, Some("s -m m -c 0 -ngl 999999 -np 1 -b 2048"), &[Source::Processes]), None);
     assert_eq!((found.settings.context, found.settings.gpu_layers), (131_072, GpuLayers::All));
     assert!(found.settings.unified_kv && found.assumptions.is_empty(), "{:?}", found.assumptions);
+    let counted = self::found(&instance(None, Some("s -m m -np 4"), &[]), None).settings;
+    assert!(!counted.unified_kv, "slots that were counted have caches of their own");
     let all = |layers: &str| {
         let line = format!("s -m m -c 1 -ngl {layers}");
         let found =
