@@ -61,10 +61,10 @@ impl Studio {
 fn limits() -> Limits {
     Limits {
         ports: Vec::new(),
-        probe: Duration::from_millis(300),
-        answer: Duration::from_millis(400),
-        estimate: Duration::from_millis(400),
-        unload: Duration::from_millis(400),
+        probe: Duration::from_secs(1),
+        answer: Duration::from_millis(1_500),
+        estimate: Duration::from_millis(1_500),
+        unload: Duration::from_millis(1_500),
         pause: Duration::from_millis(100),
         longest_pause: Duration::from_millis(200),
     }
@@ -143,9 +143,15 @@ async fn what_stays_the_same_is_asked_once_over_sockets_that_stay_open() {
     studio.asker = Asker::within(Limits { longest_pause: Duration::from_mins(1), ..limits() }, None);
     studio.round().await;
     // The estimate comes beside the rounds.
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    let round = studio.round().await;
-    let estimate = models(&round.socket)[0].estimate.unwrap();
+    let mut estimate = None;
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        estimate = models(&studio.round().await.socket)[0].estimate;
+        if estimate.is_some() {
+            break;
+        }
+    }
+    let estimate = estimate.unwrap();
     assert_eq!((estimate.total, estimate.is_confident), (Bytes(9_859_621_696), true));
     studio.internal.heard();
     studio.user.heard();
@@ -320,7 +326,7 @@ async fn a_websocket_that_never_speaks_costs_a_limit_and_rest_is_asked() {
         let mut studio = Studio::start(Script { greets: Some(greets.clone()), ..internal() }, user()).await;
         let began = Instant::now();
         let round = studio.round().await;
-        assert!(began.elapsed() < Duration::from_secs(2), "{greets:?} takes {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(20), "{greets:?} takes {:?}", began.elapsed());
         assert!(!reason(&round.socket).is_empty());
         assert_eq!(names(&round.rest).len(), 3, "{greets:?}");
         // The same one comes back.
@@ -363,14 +369,14 @@ async fn rest_that_is_slow_hangs_or_answers_garbage_half_or_too_much_breaks_noth
         (Act::Raw(http(&body)), "its answer is larger than 4 MiB"),
         (Act::Raw(http("<html>")), "its answer is not understood"),
         (Act::Raw(redirect), "its answer is not understood"),
-        (Act::After(Duration::from_secs(3), json!({ "models": [] })), "it does not answer in time"),
+        (Act::After(Duration::from_mins(1), json!({ "models": [] })), "it does not answer in time"),
     ];
     for (act, expected) in cases {
         let mut studio = Studio::start(nothing(), user().http("/api/v1/models", act)).await;
         let began = Instant::now();
         let round = studio.round().await;
         assert_eq!(reason(&round.rest), expected);
-        assert!(began.elapsed() < Duration::from_secs(2), "{expected}: {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(20), "{expected}: {:?}", began.elapsed());
         assert!(!studio.user.heard().contains(&"GET /api/v0/models".to_owned()), "{expected}");
     }
     let slow = Act::After(Duration::from_millis(150), json!({ "models": [] }));
