@@ -11,7 +11,7 @@
 //! | [`memory`] | the bill | pure, total, the sum of its lines |
 //! | [`library`] | which models there are | disk truth only; a growing file is never judged |
 //! | [`machine`] | what the machine has | a number is a reading, unknown is never zero |
-//! | [`lmstudio`] | what LM Studio's files say | reads a white-list, never writes |
+//! | [`lmstudio`] | what LM Studio's files, interfaces and processes say | reads a white-list; changes nothing but by the user's word |
 //! | [`fit`] | the verdict | swap never counts, devices are never summed |
 //! | [`report`] | the state as one value | what tray, tables and JSON show |
 //! | [`alerts`] | what is worth saying, and when | the rate rules hold for any input |

@@ -172,7 +172,16 @@ fn lm_studio(report: &Report) -> Check {
         HomeBasis::Default => "the default",
     };
     let guardrail = library.guardrail.as_deref().map(|mode| format!(", guardrail {}", safe(mode))).unwrap_or_default();
-    Check::ok("LM Studio", format!("{} ({basis}{guardrail})", safe_path(&home.path)))
+    let runs = match &report.lm_studio {
+        Some(backend) => format!("; it {}", words::backend(backend)),
+        None => "; it does not run".into(),
+    };
+    let message = format!("{} ({basis}{guardrail}){runs}", safe_path(&home.path));
+    match &report.loaded_unknown {
+        None => Check::ok("LM Studio", message),
+        Some(reason) => Check::new("LM Studio", State::Note, format!("{message}; {}", safe(reason)))
+            .with_hint("name a file with an API token as lm_studio.api_token_file in the config if it wants one"),
+    }
 }
 
 fn folders(report: &Report) -> Vec<Check> {
@@ -262,6 +271,7 @@ mod tests {
     use crate::cli::example;
     use crate::config::{Config, ConfigError};
     use crate::host::login::Kind;
+    use crate::lmstudio::RunningBackend;
     use crate::machine::UnknownGpu;
     use crate::report::Problem;
 
@@ -288,6 +298,17 @@ mod tests {
             notes.map(|check| check.part.as_str()).collect::<Vec<_>>(),
             ["fitwatch", "LM Studio", "folder", "GPU"]
         );
+    }
+
+    #[test]
+    fn what_cannot_be_learned_of_loaded_models_is_a_note() {
+        let mut report = example::report();
+        report.lm_studio = Some(RunningBackend { version: Some("0.4.25".into()), ..RunningBackend::default() });
+        report.loaded_unknown = Some("LM Studio requires an API token".into());
+        let found = look(&report);
+        let check = found.iter().find(|check| check.part == "LM Studio").expect("a check");
+        assert_eq!(check.state, State::Note);
+        assert!(check.message.ends_with("; it runs (0.4.25, no port of it answers); LM Studio requires an API token"));
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub(super) fn report() -> Report {
         schema: SCHEMA,
         version: "0.1.0".into(),
         live: true,
+        lm_studio: None,
         loaded: Vec::new(),
         loaded_unknown: None,
         models: vec![

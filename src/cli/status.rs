@@ -49,6 +49,8 @@ pub(super) fn render(report: &Report, columns: Option<usize>) -> String {
     }
     if !report.library.home_exists {
         facts.fact("LM Studio", &lm_studio_missing(report));
+    } else if let Some(backend) = &report.lm_studio {
+        facts.fact("LM Studio", &words::backend(backend));
     }
     if let Some(span) = report.alerts.paused_for {
         facts.fact("alerts", &format!("paused for {span}"));
@@ -106,7 +108,7 @@ fn models(report: &Report) -> String {
 mod tests {
     use super::*;
     use crate::cli::example;
-    use crate::lmstudio::{Activity, Whereabouts};
+    use crate::lmstudio::{Activity, Program, RunningBackend, Whereabouts};
     use crate::report::{Problem, example_instance};
     use crate::units::Span;
 
@@ -141,6 +143,12 @@ problem          tray: no tray host
         remote.activity = Some(Activity::Generating);
         report.loaded = vec![example_instance(), remote];
         report.loaded_unknown = Some("LM Studio requires an API token".into());
+        report.lm_studio = Some(RunningBackend {
+            program: Program::Llmster,
+            version: Some("0.4.25".into()),
+            internal_port: Some(41_343),
+            ..RunningBackend::default()
+        });
         let text = anstream::adapter::strip_str(&render(&report, None)).to_string();
         let loaded = "\
 fitwatch 0.1.0 is running
@@ -151,6 +159,7 @@ loaded           gpt-oss-120b: on another machine; generating
 loaded           not known: LM Studio requires an API token
 models ";
         assert!(text.starts_with(loaded), "{text}");
+        assert!(text.contains("LM Studio        runs (llmster 0.4.25, port 41343)\n"), "{text}");
     }
 
     #[test]

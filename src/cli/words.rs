@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 use super::facts::Facts;
 use super::text::{safe, safe_path, thousands};
 use crate::fit::{Judgement, Verdict};
-use crate::lmstudio::Whereabouts;
+use crate::lmstudio::{Program, RunningBackend, Whereabouts};
 use crate::machine::{Device, DeviceMemory, MemorySample, Picture, Reading};
 use crate::memory::{FlashAttention, GpuLayers, Kind, Settings};
 use crate::report::{ModelReport, Report, StateReport};
@@ -90,6 +90,24 @@ pub(super) fn state(model: &ModelReport) -> String {
         StateReport::Unreadable { reason } => format!("unreadable: {}", safe(reason)),
         StateReport::NotJudged { reason } => format!("not judged: {}", safe(reason)),
     }
+}
+
+/// Returns which LM Studio runs: `runs (llmster 0.4.25, port 41343)`.
+pub(super) fn backend(backend: &RunningBackend) -> String {
+    let program = match backend.program {
+        Program::Unknown => None,
+        Program::App => Some("app"),
+        Program::Llmster => Some("llmster"),
+        Program::Bionic => Some("Bionic"),
+    };
+    let version = backend.version.as_deref().map(|version| safe(version).into_owned());
+    let name: Vec<String> = program.map(str::to_owned).into_iter().chain(version).collect();
+    let port = match backend.internal_port.or(backend.user_port) {
+        Some(port) => format!("port {port}"),
+        None => "no port of it answers".into(),
+    };
+    let words: Vec<String> = [name.join(" "), port].into_iter().filter(|word| !word.is_empty()).collect();
+    format!("runs ({})", words.join(", "))
 }
 
 /// Adds the loaded models, each with what it needs and does.

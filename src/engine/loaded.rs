@@ -9,8 +9,8 @@ use crate::alerts::Notice;
 use crate::fit::{GpuSupply, Held};
 use crate::library::{Library, Model, ModelId, ModelState};
 use crate::lmstudio::{
-    Ask, IndexHints, Instance, Instances, Mapping, Pace, Round, SettingsFor, Shelves, Unloaded, Whereabouts,
-    loaded_settings, mapping, saved_for,
+    Ask, IndexHints, Instance, Instances, Mapping, Pace, Round, RunningBackend, SettingsFor, Shelves, Unloaded,
+    Whereabouts, loaded_settings, mapping, saved_for,
 };
 use crate::memory::{Bill, Devices, EngineProfile, Pool, bill};
 use crate::report::{InstanceReport, PoolBytes};
@@ -90,6 +90,11 @@ impl Loaded {
     /// Returns the loaded models as they are shown.
     pub(super) fn reports(&self, gpus: &[GpuSupply]) -> Vec<InstanceReport> {
         self.instances.list().iter().map(|instance| self.report(instance, gpus)).collect()
+    }
+
+    /// Returns the LM Studio that runs.
+    pub(super) fn backend(&self) -> Option<&RunningBackend> {
+        self.instances.backend()
     }
 
     /// Returns what could not be learned, in words.
@@ -206,12 +211,16 @@ impl Engine {
 
     pub(super) fn loaded_asked(&mut self, round: Round, now: Moment) {
         let supplies = self.supplies();
+        let backend = self.loaded.backend().cloned();
         let before = (self.loaded.reports(&supplies.now.gpus), self.loaded.unknown());
         self.loaded.is_asking = false;
         self.loaded.at_ms = round.at_ms;
         let has_changed = self.loaded.instances.take(round);
         self.loaded.pace.answered(self.loaded.instances.standing(), has_changed, now);
-        if has_changed || before != (self.loaded.reports(&supplies.now.gpus), self.loaded.unknown()) {
+        if has_changed
+            || backend.as_ref() != self.loaded.backend()
+            || before != (self.loaded.reports(&supplies.now.gpus), self.loaded.unknown())
+        {
             self.timers.is_stale = true;
         }
     }

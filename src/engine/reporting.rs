@@ -16,6 +16,7 @@ impl Engine {
             schema: SCHEMA,
             version: self.version.clone(),
             live: true,
+            lm_studio: self.loaded.backend().cloned(),
             loaded: self.loaded.reports(&self.supplies().now.gpus),
             loaded_unknown: self.loaded.unknown(),
             models: self.library.models().iter().map(|model| self.model_report(model)).collect(),

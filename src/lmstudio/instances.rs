@@ -123,6 +123,11 @@ impl Instances {
         &self.list
     }
 
+    /// Returns the back-end that runs.
+    pub fn backend(&self) -> Option<&RunningBackend> {
+        self.sides.backend.as_ref()
+    }
+
     /// Returns how things stand, for the pace of asking.
     pub fn standing(&self) -> Standing {
         let is_busy = |instance: &Instance| {

@@ -16,7 +16,7 @@ pub use loaded::{InstanceReport, PoolBytes};
 
 use crate::fit::{Advice, Fit};
 use crate::library::{ModelId, Root, RootState};
-use crate::lmstudio::{Home, SettingsFor};
+use crate::lmstudio::{Home, RunningBackend, SettingsFor};
 use crate::machine::Picture;
 use crate::memory::{Bill, Kind};
 use crate::paths::{lossy, lossy_option};
@@ -34,7 +34,9 @@ pub struct Report {
     pub version: String,
     /// Whether it comes from a running daemon (else from a single scan).
     pub live: bool,
-    /// The loaded models, by identifier.
+    /// The LM Studio that runs.
+    pub lm_studio: Option<RunningBackend>,
+    /// The loaded models: LM Studio's in its order, then those it does not know.
     pub loaded: Vec<InstanceReport>,
     /// What could not be learned about loaded models, in words.
     pub loaded_unknown: Option<String>,

@@ -389,6 +389,7 @@ fn report(models: Vec<ModelReport>) -> Report {
         schema: SCHEMA,
         version: "0".into(),
         live: true,
+        lm_studio: None,
         loaded: Vec::new(),
         loaded_unknown: None,
         models,

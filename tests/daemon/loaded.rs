@@ -1,6 +1,6 @@
 //! Loaded models, with a stand-in for LM Studio: found, followed, unloaded, and nothing given away.
 
-use lmstudio_stand_in::{Instance, Scenario, StandIn};
+use lmstudio_stand_in::{Call, Instance, Scenario, StandIn};
 
 use super::*;
 
@@ -45,7 +45,7 @@ fn loaded_models_are_followed_and_only_the_users_word_unloads_one() {
     let (code, outcome, said) = home.run(&["unload", "qwen3-8b:2"]);
     assert_eq!((code, outcome.as_str(), said.as_str()), (0, "", "qwen3-8b:2 is unloaded\n"));
     daemon.until("it is gone", |report| loaded(report) == ["qwen3-8b"]);
-    let changes: Vec<String> = stand_in.not_reading().iter().map(|call| call.what()).collect();
+    let changes: Vec<String> = stand_in.not_reading().iter().map(Call::what).collect();
     assert_eq!(changes.len(), 1, "{changes:?}");
     assert!(changes[0].contains("unloadModel"), "{changes:?}");
 
@@ -137,9 +137,9 @@ fn files(folder: &Path) -> Vec<std::path::PathBuf> {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         if path.is_dir() {
-            list.extend(files(&path))
+            list.extend(files(&path));
         } else if path.is_file() {
-            list.push(path)
+            list.push(path);
         }
     }
     list
