@@ -127,7 +127,7 @@ fn no_token_key_or_prompt_leaves_fitwatch() {
         assert!(!told.contains(secret), "{secret} was told");
     }
     assert!(!told.contains("/home/planted") && !told.contains("hf_planted") && !told.contains("planted-lms-key"));
-    assert!(told.contains("trace") || told.contains("TRACE") || told.len() > 5_000, "there was something to search");
+    assert!(told.contains("watching"), "the log was searched too");
     assert!(!stand_in.calls().is_empty(), "it was let in");
 }
 
