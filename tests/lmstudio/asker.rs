@@ -1,6 +1,5 @@
 //! Asking a running LM Studio, against a scripted one.
 
-use std::net::UdpSocket;
 use std::path::PathBuf;
 
 use fitwatch::host::lmstudio::{Asker, Limits};
@@ -544,7 +543,7 @@ async fn a_server_on_one_address_of_this_machine_is_dialled_there_and_no_other_h
     config("127.0.0.2", other.port);
     assert_eq!(names(&studio.asker.round(&studio.ask()).await.rest).len(), 3);
     // An address that is not ours is not dialled: the loopback is.
-    assert!(UdpSocket::bind("192.168.213.213:0").is_err());
+    assert!(std::net::UdpSocket::bind("192.168.213.213:0").is_err());
     config("192.168.213.213", studio.user.port);
     studio.user.heard();
     studio.round().await;
