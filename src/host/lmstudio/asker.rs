@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Nothing is started or woken, nothing but this machine is dialled, and each call is one of
-//! [`Route`] or [`Endpoint`]. What fails is left alone for longer each time; what hangs costs a time
-//! limit. The processes are asked by others.
+//! [`Route`] or [`Endpoint`](crate::lmstudio::Endpoint). What fails is left alone for longer each
+//! time; what hangs costs a time limit. The processes are asked by others.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
