@@ -4,7 +4,7 @@
 use super::attention::{CacheInput, Extras, Qkv};
 use super::feed_forward::Norm;
 use super::model::{Builder, Cache};
-use super::tensor::{F32, FusedOp, I64, Id, Op, Tensor};
+use super::tensor::{F32, FusedOp, I32, I64, Id, Op, Tensor};
 use crate::gguf::TensorType;
 use crate::memory::hyper::Hyper;
 use crate::memory::tensor::Role;
@@ -23,6 +23,31 @@ pub(super) struct SparseInput {
 }
 
 impl Builder<'_> {
+    /// Returns a mask of `width` cells and as many rows behind it as cells are chosen, all closed, and
+    /// what opens a row.
+    pub(super) fn closed_mask(&mut self, kind: TensorType, width: u64, chosen: u64) -> [Id; 2] {
+        let tokens = self.tokens();
+        [width.saturating_add(chosen), chosen].map(|rows| {
+            let row = self.constant(kind, [rows, 1, 1, 1]);
+            let row = self.unary(Op::Fill, row);
+            let rows_of_tokens = self.repeat(row, [rows, tokens, 1, 1]);
+            self.reshape(rows_of_tokens, [1, rows, tokens, 1])
+        })
+    }
+
+    /// Opens a closed mask at the chosen cells that are live; the others go to places of their own
+    /// behind it.
+    pub(super) fn open_live(&mut self, [closed, open]: [Id; 2], chosen: Id, live: Id, places: Id) -> Id {
+        let (tokens, count) = (self.tokens(), self.get(chosen).ne[0]);
+        let wanted = self.cast(chosen, F32);
+        let apart = self.binary(Op::Sub, wanted, places);
+        let apart = self.mul(apart, live);
+        let ids = self.add(apart, places);
+        let ids = self.cast(ids, I32);
+        let ids = self.reshape(ids, [count, tokens, 1, 1]);
+        self.set_rows(closed, open, ids)
+    }
+
     /// Returns the inputs of sparse attention over latent rows (`build_attn_inp_k_dsa`).
     pub(super) fn sparse_input(&mut self) -> SparseInput {
         let mut rows = self.cache_input(false, false);

@@ -8,7 +8,7 @@ use super::super::model::{Builder, Cache};
 use super::super::recurrent::{StateInput, product};
 use super::super::tensor::{Id, Op, row_bytes};
 use super::Family;
-use super::moe::by_header;
+use super::moe::feed_by_header;
 use crate::memory::hyper::Hyper;
 use crate::memory::tensor::Role;
 
@@ -28,26 +28,13 @@ fn build(g: &mut Builder) {
         let normed = g.norm(Norm::Rms, x, Role::AttnNorm);
         let attended =
             if g.kind().recurrent { delta_net(g, normed, &states) } else { latent(g, normed, positions, &rows) };
-        x = feed(g, attended, x);
+        x = feed_by_header(g, attended, x);
     }
     let normed = g.output_norm(Norm::Rms, x);
     g.set_output(normed);
     let normed = g.get_rows(normed, ids);
     let logits = g.logits(normed);
     g.finish(logits);
-}
-
-/// The block behind its attention: residual, norm, experts or a dense network, residual.
-pub(super) fn feed(g: &mut Builder, attended: Id, residual: Id) -> Id {
-    let attended = g.add(attended, residual);
-    let normed = g.norm(Norm::Rms, attended, Role::FfnNorm);
-    let fed = if g.has(Role::FfnGateInp) {
-        let how = by_header(g);
-        g.routed_and_shared(normed, how)
-    } else {
-        g.swiglu(normed)
-    };
-    g.add(fed, attended)
 }
 
 /// Latent attention with a gate for each head.

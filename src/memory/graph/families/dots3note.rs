@@ -6,7 +6,7 @@ use super::super::feed_forward::Norm;
 use super::super::model::Builder;
 use super::super::tensor::{Id, Op};
 use super::Family;
-use super::moe::by_header;
+use super::moe::feed_by_header;
 use crate::memory::tensor::Role;
 
 /// Returns what builds the graph of an architecture of this family.
@@ -38,15 +38,7 @@ fn build(g: &mut Builder) {
         let attended = g.gate_attention(attended, normed, Op::Sigmoid);
         let attended = g.project(Role::AttnOutput, attended);
         let [attended, residual] = g.keep_outputs(ids, [attended, x]);
-        let attended = g.add(attended, residual);
-        let normed = g.norm(Norm::Rms, attended, Role::FfnNorm);
-        let fed = if g.has(Role::FfnGateInp) {
-            let how = by_header(g);
-            g.routed_and_shared(normed, how)
-        } else {
-            g.swiglu(normed)
-        };
-        x = g.add(fed, attended);
+        x = feed_by_header(g, attended, residual);
     }
     let normed = g.output_norm(Norm::Rms, x);
     let logits = g.logits(normed);

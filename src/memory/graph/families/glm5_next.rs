@@ -244,23 +244,12 @@ fn best_groups(g: &mut Builder, x: Id, narrow: Id, mask: Id, pools: &Pools) -> I
 fn open(g: &mut Builder, chosen: Id, mask: Id, live: Id) -> Id {
     let Tensor { kind, ne, .. } = *g.get(mask);
     let (tokens, count) = (g.tokens(), g.get(chosen).ne[0]);
-    let [closed, zeros] = [ne[0].saturating_add(count), count].map(|rows| {
-        let row = g.constant(kind, [rows, 1, 1, 1]);
-        let row = g.unary(Op::Fill, row);
-        let rows_of_tokens = g.repeat(row, [rows, tokens, 1, 1]);
-        g.reshape(rows_of_tokens, [1, rows, tokens, 1])
-    });
+    let closed = g.closed_mask(kind, ne[0], count);
     // Cells that are not there go to rows of their own behind the mask.
     let live = g.reshape(live, [count, tokens, 1, 1]);
     let live = g.unary(Op::Exp, live);
     let places = g.other(Op::Other, [count, 1, 1, 1], &[]);
-    let wanted = g.cast(chosen, F32);
-    let apart = g.binary(Op::Sub, wanted, places);
-    let apart = g.mul(apart, live);
-    let ids = g.add(apart, places);
-    let ids = g.cast(ids, I32);
-    let ids = g.reshape(ids, [count, tokens, 1, 1]);
-    let opened = g.set_rows(closed, zeros, ids);
+    let opened = g.open_live(closed, chosen, live, places);
     let stride = g.get(opened).nb[2];
     g.view_2d(opened, [ne[0], tokens], stride, 0)
 }

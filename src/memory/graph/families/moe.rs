@@ -127,6 +127,19 @@ fn describe(architecture: &str) -> Option<Decoder> {
     })
 }
 
+/// The block behind its attention: residual, norm, experts or a dense network, residual.
+pub(super) fn feed_by_header(g: &mut Builder, attended: Id, residual: Id) -> Id {
+    let attended = g.add(attended, residual);
+    let normed = g.norm(Norm::Rms, attended, Role::FfnNorm);
+    let fed = if g.has(Role::FfnGateInp) {
+        let how = by_header(g);
+        g.routed_and_shared(normed, how)
+    } else {
+        g.swiglu(normed)
+    };
+    g.add(fed, attended)
+}
+
 /// Reads from the header how experts are chosen; models whose header does not say take a sigmoid.
 pub(super) fn by_header(g: &Builder) -> Experts {
     Experts {

@@ -170,7 +170,7 @@ fn latent_with_gate(g: &mut Builder, x: Id) -> Id {
     let rows = g.keys_input();
     let normed = g.norm(Norm::Rms, x, Role::AttnNorm);
     let attended = bailingmoe3::latent(g, normed, positions, &rows);
-    bailingmoe3::feed(g, attended, x)
+    moe::feed_by_header(g, attended, x)
 }
 
 /// Qwen3-Next's block of gated attention; rows are picked before its network where there are numbers.

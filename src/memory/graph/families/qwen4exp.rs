@@ -362,13 +362,7 @@ fn best_groups(g: &mut Builder, cache: &CacheInput, pools: &Pools, positions: Id
 
     let Tensor { kind, ne: mask, .. } = *g.get(cache.mask);
     let count = g.get(chosen).ne[0];
-    let cells = mask[0].saturating_add(count);
-    let [closed, open] = [cells, count].map(|rows| {
-        let row = g.constant(kind, [rows, 1, 1, 1]);
-        let row = g.unary(Op::Fill, row);
-        let rows_of_tokens = g.repeat(row, [rows, tokens, 1, 1]);
-        g.reshape(rows_of_tokens, [1, rows, tokens, 1])
-    });
+    let closed = g.closed_mask(kind, mask[0], count);
     let column = g.reshape(score, [1, groups, tokens, 1]);
     let scores = g.get_rows(column, top);
     let live = live(g, scores);
@@ -381,13 +375,7 @@ fn best_groups(g: &mut Builder, cache: &CacheInput, pools: &Pools, positions: Id
     let ones = g.unary(Op::Fill, live);
     let places = g.unary(Op::Cumsum, ones);
     let places = g.scale(places);
-    let wanted = g.cast(chosen, F32);
-    let apart = g.binary(Op::Sub, wanted, places);
-    let apart = g.mul(apart, live);
-    let ids = g.add(apart, places);
-    let ids = g.cast(ids, I32);
-    let ids = g.reshape(ids, [count, tokens, 1, 1]);
-    let opened = g.set_rows(closed, open, ids);
+    let opened = g.open_live(closed, chosen, live, places);
     let row = g.get(opened).nb[2];
     let strides = [row, row.saturating_mul(mask[1]), product(&[row, mask[1], mask[2]])];
     let opened = g.view(opened, mask, strides, 0);
