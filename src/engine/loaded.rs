@@ -41,39 +41,27 @@ pub(super) struct Loaded {
 struct Entry {
     mapping: Mapping,
     settings: Option<Arc<SettingsFor>>,
-    /// Its bill and what it was drawn up for.
-    bill: Option<(Devices, Bill)>,
     held: Option<Held>,
 }
 
 impl Loaded {
     /// Works out what is loaded, and what of each pool it holds.
     pub(super) fn take_over(&mut self, engine: &Sources, supplies: &Supplies) {
-        let mut old = std::mem::take(&mut self.entries);
         let devices = supplies.machine.devices();
         let hints = self.instances.hints().clone();
         self.instances.settle(engine.shelves(&hints));
         self.in_doubt.extend(self.instances.in_doubt(engine.shelves(&hints)));
-        for instance in self.instances.list() {
+        let entry = |instance: &Instance| {
             let mapping = mapping(instance, engine.shelves(&hints));
-            let mut entry = Entry { mapping, settings: None, bill: None, held: None };
-            let old = old.remove(&instance.id).and_then(|old| Some((old.settings?, old.bill?)));
-            if let Some((model, settings)) = engine.settings(instance, &entry.mapping) {
-                let settings = match old {
-                    Some((known, (drawn_for, bill))) if *known == settings && drawn_for == devices => {
-                        entry.bill = Some((drawn_for, bill));
-                        known
-                    }
-                    _ => Arc::new(settings),
-                };
-                if entry.bill.is_none() {
-                    entry.bill = engine.bill(model, &settings, &devices).map(|bill| (devices.clone(), bill));
-                }
-                entry.held = entry.bill.as_ref().map(|(_, bill)| held(&instance.id, bill, &supplies.now.gpus));
-                entry.settings = Some(settings);
-            }
-            self.entries.insert(instance.id.clone(), entry);
-        }
+            let known = engine.settings(instance, &mapping);
+            let held = known.as_ref().and_then(|(model, settings)| {
+                let bill = engine.bill(model, settings, &devices)?;
+                Some(held(&instance.id, &bill, &supplies.now.gpus))
+            });
+            let settings = known.map(|(_, settings)| Arc::new(settings));
+            (instance.id.clone(), Entry { mapping, settings, held })
+        };
+        self.entries = self.instances.list().iter().map(entry).collect();
     }
 
     /// Returns what each loaded model holds.
