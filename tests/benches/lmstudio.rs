@@ -28,11 +28,13 @@ fn main() {
 mod linux {
     use std::fs;
     use std::path::Path;
+    use std::process::{Child, Command};
     use std::sync::mpsc;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use fitwatch::host::lmstudio::{Asker, Limits};
-    use fitwatch::lmstudio::{Ask, Said};
+    use fitwatch::host::probes::processes::ProcessProbe;
+    use fitwatch::lmstudio::{Ask, Said, Scan};
     use rustix::time::{ClockId, clock_gettime};
     use serde_json::{Value, json};
 
@@ -47,6 +49,28 @@ mod linux {
         println!("resident memory, grown since the start: {:.1} MB", (resident() - before) / 1e6);
         println!("a round by REST, 200 models known, one loaded: {:.0} µs", cost(true));
         println!("every 2 s that is {:.4} % of a core by websocket; 0.2 % is allowed", socket / 2e6 * 100.0);
+        look_at_processes();
+    }
+
+    /// Measures looks at the process table with 300 more processes than the machine has anyway.
+    fn look_at_processes() {
+        const LOOKS: u32 = 200;
+        let home = tempfile::tempdir().unwrap();
+        let mut sleepers: Vec<Child> = (0..300).map(|_| Command::new("sleep").arg("1000").spawn().unwrap()).collect();
+        let mut probe = ProcessProbe::default();
+        for scan in [Scan::All, Scan::Known] {
+            let ask = Ask { home: home.path().to_owned(), scan, ..Ask::default() };
+            probe.look(&ask);
+            let began = Instant::now();
+            for _ in 0..LOOKS {
+                probe.look(&ask);
+            }
+            println!("a look at processes, {scan:?}: {:.0} µs", began.elapsed().as_secs_f64() * 1e6 / f64::from(LOOKS));
+        }
+        for sleeper in &mut sleepers {
+            sleeper.kill().unwrap();
+            sleeper.wait().unwrap();
+        }
     }
 
     /// Returns the processor time of a round in microseconds.

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use fitwatch::gguf::{Header, Metadata, Tensor, TensorType, Value};
 use fitwatch::memory::{
-    Backend, Basis, Bill, CacheType, Devices, EngineProfile, FlashAttention, Gpu, GpuLayers, Kind, Part, Pool,
-    Projector, ProjectorBuffers, Settings, Structure, StructureError, bill,
+    Backend, Basis, Bill, Devices, EngineProfile, FlashAttention, Gpu, GpuLayers, Kind, Part, Pool, Projector,
+    ProjectorBuffers, Settings, Structure, StructureError, bill,
 };
 use fitwatch::units::Bytes;
 use proptest::prelude::*;
@@ -325,56 +325,12 @@ prop_compose! {
     }
 }
 
-fn cache_types() -> impl Strategy<Value = CacheType> {
-    prop::sample::select(CacheType::ALL.to_vec())
-}
-
-prop_compose! {
-    fn loads()(
-        sizes in (any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>()),
-        small in (0u32..100_000, 1u32..5_000, 32u32..3_000, 1u32..9),
-        use_small in prop::bool::weighted(0.8),
-        types in (cache_types(), cache_types()),
-        flash in prop::sample::select(vec![FlashAttention::On, FlashAttention::Off, FlashAttention::Auto]),
-        layers in prop_oneof![Just(GpuLayers::All), (0u32..9).prop_map(GpuLayers::Count), any::<u32>().prop_map(GpuLayers::Count)],
-        cpu_moe in prop_oneof![0u32..4, any::<u32>()],
-        flags in prop::array::uniform6(any::<bool>()),
-    ) -> Settings {
-        let (context, batch, ubatch, parallel) = if use_small { small } else { sizes };
-        Settings {
-            context, batch, ubatch, parallel,
-            unified_kv: flags[0],
-            cache_type_k: types.0,
-            cache_type_v: types.1,
-            flash_attention: flash,
-            gpu_layers: layers,
-            cpu_moe,
-            offload_kv: flags[1],
-            swa_full: flags[2],
-            mmap: flags[3],
-            embeddings: flags[4],
-            mtp: flags[5],
-        }
-    }
-}
-
-fn backends() -> impl Strategy<Value = Devices> {
-    let kinds = vec![Backend::None, Backend::Cuda, Backend::Rocm, Backend::Vulkan, Backend::Metal];
-    (prop::sample::select(kinds), prop::collection::vec(any::<u64>(), 0..4)).prop_map(|(backend, memory)| Devices {
-        backend,
-        gpus: memory
-            .into_iter()
-            .map(|bytes| Gpu { name: "GPU".into(), memory: Bytes(bytes), overhead: None })
-            .collect(),
-    })
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_header_and_no_setting_makes_the_bill_panic(
-        header in headers(), settings in loads(), devices in backends(),
+        header in headers(), settings in mutations::settings(), devices in mutations::devices(),
     ) {
         let _ = Projector::from_header(&header);
         if let Ok(structure) = Structure::from_header(&header) {

@@ -195,23 +195,3 @@ fn real_processes_are_found_in_the_real_table() {
     let look = probe.look(&machine.ask(Scan::Known));
     assert_eq!((engines(&look), look.backends.len()), (vec![(by_hand.0.id(), EngineKind::ByHand)], 0));
 }
-
-/// Run by hand with `--ignored --nocapture`: what a look costs on this machine.
-#[test]
-#[ignore = "a measurement"]
-#[expect(clippy::print_stdout, reason = "the measurement is what it is for")]
-fn what_a_look_costs() {
-    let machine = Machine::new();
-    let _engine = start(&machine.server(), &["--model", &machine.model()]);
-    let sleepers: Vec<Running> =
-        (0..300).map(|_| Running(Command::new("sleep").arg("1000").spawn().unwrap())).collect();
-    let mut probe = ProcessProbe::default();
-    for scan in [Scan::All, Scan::Known] {
-        probe.look(&machine.ask(scan));
-        let begun = Instant::now();
-        for _ in 0..200 {
-            probe.look(&machine.ask(scan));
-        }
-        println!("{scan:?} with {} processes: {:?} a look", sleepers.len(), begun.elapsed() / 200);
-    }
-}
