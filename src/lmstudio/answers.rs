@@ -106,8 +106,6 @@ pub struct RunningBackend {
     pub internal_port: Option<u16>,
     /// The port of the user's HTTP server, where it answers.
     pub user_port: Option<u16>,
-    /// LM Link's name of this machine, where it tells.
-    pub local_device: Option<String>,
 }
 
 /// The programs that may run as LM Studio's back-end.
@@ -150,7 +148,8 @@ pub struct LoadedModel {
     pub architecture: Option<String>,
     /// The quantisation's name.
     pub quantisation: Option<String>,
-    /// The LM Link device that it runs on; none is this machine, as far as the interface can tell.
+    /// The LM Link device that it runs on, another one than this machine; none is this machine, as far as
+    /// the interface can tell.
     pub device: Option<String>,
     /// Tokens of context.
     pub context: Option<u32>,

@@ -234,7 +234,7 @@ impl Sides {
                     .is_some_and(|told| told.identifier == row.identifier && told.device == row.device)
             };
             if !instances.iter().any(is_known) {
-                instances.push(self.instance(row, Source::Websocket));
+                instances.push(Sides::instance(row, Source::Websocket));
             }
         }
         for row in self.rest.iter().flatten().filter(|row| !is_projector(row)) {
@@ -244,18 +244,17 @@ impl Sides {
                     instance.model = instance.model.as_ref().map(|told| joined(told, row));
                 }
                 Some(_) => {}
-                None => instances.push(self.instance(row, Source::Rest)),
+                None => instances.push(Sides::instance(row, Source::Rest)),
             }
         }
         instances
     }
 
-    fn instance(&self, row: &LoadedModel, source: Source) -> Instance {
-        let local = self.backend.as_ref().and_then(|backend| backend.local_device.as_ref());
+    fn instance(row: &LoadedModel, source: Source) -> Instance {
         let whereabouts = match &row.device {
-            Some(device) if Some(device) != local => Whereabouts::Elsewhere(device.clone()),
+            Some(device) => Whereabouts::Elsewhere(device.clone()),
             None if source == Source::Rest => Whereabouts::Unclear,
-            _ => Whereabouts::Here,
+            None => Whereabouts::Here,
         };
         Instance {
             id: row.identifier.clone(),

@@ -297,10 +297,9 @@ fn an_idle_worker_is_no_loaded_model() {
 fn what_is_loaded_on_another_machine_is_recognised_and_has_no_model_here() {
     let mut world = World::new();
     let remote = LoadedModel { device: Some("c0ffee".into()), ..row("qwen3-8b", QWEN, 4_096) };
-    let own = LoadedModel { device: Some("mine".into()), ..row("tiny", LINKED, 512) };
-    let mut taken = socket(vec![remote, own], vec![server(40, QWEN, 4_096)]);
-    taken.backend = Some(RunningBackend { local_device: Some("mine".into()), ..RunningBackend::default() });
-    world.take(taken);
+    // This machine's own device is none by the time it comes here.
+    let own = row("tiny", LINKED, 512);
+    world.take(socket(vec![remote, own], vec![server(40, QWEN, 4_096)]));
     let shown = world.shown();
     assert_eq!(shown[0], "qwen3-8b - on c0ffee unknown");
     assert!(shown[1].starts_with("tiny - here"), "{shown:?}");
