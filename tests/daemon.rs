@@ -463,7 +463,9 @@ impl Daemon<'_> {
     /// Starts one and waits until it answers.
     fn start(home: &Home) -> Daemon<'_> {
         let mut command = home.command(&["run", "--no-tray"]);
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // What it says there, a panic above all, is kept beside its state.
+        let said = File::create(home.path("stderr")).unwrap();
+        let child = command.stdout(Stdio::null()).stderr(said).spawn().unwrap();
         let daemon = Daemon { home, child };
         daemon.until("it answers", |report| report["live"] == true);
         daemon

@@ -121,6 +121,7 @@ fn no_token_key_or_prompt_leaves_fitwatch() {
     for file in files(Path::new(&home.path(STATE))) {
         told.push_str(&String::from_utf8_lossy(&fs::read(file).unwrap()));
     }
+    told.push_str(&fs::read_to_string(home.path("stderr")).unwrap());
     let _ = child.kill();
     child.wait().unwrap();
     for secret in [TOKEN, "Ab3dEf7h", "0123456789abcdefghij", "planted-api-key", "planted-hf-token", "planted prompt"] {
